@@ -1,0 +1,131 @@
+//! The storage error: what every layer below the transactions can fail with.
+//!
+//! Invariant: it knows no upper type; each verb of the API wraps it in an error of its own.
+//! Layer 0 (base).
+
+use super::codec::DecodeError;
+use super::ids::PageId;
+use std::fmt;
+use std::io;
+
+/// An operation on the storage failed, or what it returned is not what was written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The operating system, or the storage given by the user, refused an operation.
+    #[error("{operation} failed: {source}")]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Bytes of the file are not what was written, or contradict each other.
+    #[error("corrupted: {0}")]
+    Corrupted(Box<Corruption>),
+    /// The file cannot grow: device full, quota, or the largest size of the format.
+    #[error("out of space: the file cannot grow to {wanted_bytes} bytes: {source}")]
+    OutOfSpace {
+        /// The file length that was asked for.
+        wanted_bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An earlier write or sync failed; this handle writes no more. Reopening the database decides what was kept.
+    #[error("an earlier write failed, so the database must be reopened before it can write again")]
+    Poisoned,
+    /// The key is longer than the format allows.
+    #[error("key of {found_bytes} bytes exceeds the limit of {limit_bytes}")]
+    KeyTooLarge {
+        /// Length of the encoded key.
+        found_bytes: usize,
+        /// Longest key that the store takes.
+        limit_bytes: usize,
+    },
+    /// The value is longer than the format allows.
+    #[error("value of {found_bytes} bytes exceeds the limit of {limit_bytes}")]
+    ValueTooLarge {
+        /// Length of the encoded value.
+        found_bytes: usize,
+        /// Longest value that the store takes.
+        limit_bytes: usize,
+    },
+    /// A change panicked or failed half-way earlier in this transaction; it can only be aborted.
+    #[error("an earlier operation of this transaction failed half-way, so it can only be aborted")]
+    TransactionPoisoned,
+}
+
+/// What is damaged and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corruption {
+    page: Option<u64>,
+    reason: String,
+}
+
+impl Corruption {
+    /// Number of the allocation unit that is damaged, where one can be named.
+    #[must_use]
+    pub fn page(&self) -> Option<u64> {
+        self.page
+    }
+
+    /// What was expected and what was found.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.page {
+            Some(page) => write!(f, "page {page}: {}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+impl StorageError {
+    /// Damage that no single page can be blamed for.
+    pub(crate) fn corrupted(reason: impl Into<String>) -> Self {
+        Self::Corrupted(Box::new(Corruption { page: None, reason: reason.into() }))
+    }
+
+    /// Damage found in one page.
+    pub(crate) fn corrupted_page(page: PageId, reason: impl Into<String>) -> Self {
+        Self::Corrupted(Box::new(Corruption { page: Some(page.get()), reason: reason.into() }))
+    }
+
+    pub(crate) fn io(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { operation, source }
+    }
+
+    /// Whether bytes of the file are damaged, as opposed to unreachable.
+    #[must_use]
+    pub fn is_corruption(&self) -> bool {
+        matches!(self, Self::Corrupted(_))
+    }
+
+    /// Whether freeing space on the device would help.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::OutOfSpace { .. } => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl From<DecodeError> for StorageError {
+    fn from(error: DecodeError) -> Self {
+        Self::corrupted(error.to_string())
+    }
+}
+
+/// Result of anything that touches the storage.
+pub(crate) type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+const _: () = assert!(size_of::<StorageError>() <= 32);
