@@ -8,4 +8,5 @@ pub(crate) mod clock;
 pub(crate) mod codec;
 pub(crate) mod error;
 pub(crate) mod ids;
+pub(crate) mod random;
 pub(crate) mod sync;

@@ -12,7 +12,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 pub enum WriteMode {
     /// Durable after the next successful [`Storage::sync`].
     Plain,
-    /// Durable, its own bytes only, when the call returns. Earlier plain writes may still be lost.
+    /// Durable, its own bytes and the length needed to read them back, when the call returns. Earlier plain writes may
+    /// still be lost.
     Forced,
 }
 
@@ -37,7 +38,7 @@ pub enum LockMode {
 /// Random-access bytes that can be made durable.
 ///
 /// Implementations may be called from several threads at once. Calls that touch the same bytes are never made
-/// concurrently when one of them is a write.
+/// concurrently when one of them is a write, and neither are calls that change the length.
 ///
 /// Offsets and total lengths of writes are multiples of the unit size of the database, which is 4096 bytes in every
 /// file that an application can create.
@@ -100,7 +101,8 @@ pub trait Storage: Debug + Send + Sync + 'static {
     fn unlock(&self) -> io::Result<()>;
 
     /// Forgets cached bytes, so that following reads come from the medium itself. Recovery calls it before it trusts
-    /// anything: after a failed sync the cache may hold bytes that the medium never took.
+    /// anything: after a failed sync the cache may hold bytes that the medium never took. Writes that no sync has
+    /// covered yet stay readable, and can still be lost.
     ///
     /// # Errors
     /// Whatever the medium reports.
