@@ -1,0 +1,21 @@
+//! The file as pages: header and slots, space, versions, and verified reads.
+//!
+//! Invariant: bytes that leave this layer were checked against the checksum that names them.
+//! Layer 2 (pages). Bytes: design.md.
+
+pub(crate) mod allocator;
+#[cfg(test)]
+mod allocator_tests;
+pub(crate) mod bitmap;
+pub(crate) mod buddy;
+pub(crate) mod cache;
+pub(crate) mod extent;
+pub(crate) mod header;
+pub(crate) mod layout;
+pub(crate) mod region;
+pub(crate) mod region_table;
+pub(crate) mod select;
+pub(crate) mod slot;
+pub(crate) mod store;
+pub(crate) mod version;
+pub(crate) mod writer;

@@ -1,0 +1,466 @@
+//! Verified reads and ordered writes of pages, and the state of the session on the storage.
+//!
+//! Invariant: no byte reaches a caller before it was checked against the checksum that names it. The first failed
+//! write or sync poisons the store: it writes nothing afterwards, not even at close.
+//! Layer 2 (pages). Rules: design.md, "Commit".
+
+use super::cache::{Cache, Content};
+use super::extent::{self, Extent};
+use super::header::{self, BLOCK_BYTES, Format, GodByte};
+use super::layout::Layout;
+use super::version::Pin;
+use crate::base::checksum;
+use crate::base::codec::DecodeError;
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::{Digest, PageId, Run};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{Arc, Mutex};
+use crate::io::storage::{Storage, SyncKind, WriteMode};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+/// Adjacent pages are written together up to this size.
+const WRITE_BYTES_MAX: usize = 1 << 20;
+
+/// Runs up to this size are worth a place in the page cache.
+const CACHED_RUN_BYTES_MAX: u64 = 64 << 10;
+
+/// The checksum that a page must have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Expected {
+    /// As stored beside a pointer in a branch or in an extent.
+    Child(u64),
+    /// As stored in a root.
+    Root(Digest),
+}
+
+impl Expected {
+    fn matches(self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Child(sum) => child_sum(bytes) == sum,
+            Self::Root(digest) => checksum::digest(bytes) == digest,
+        }
+    }
+}
+
+/// Checksum of a node or run. Zero stands for "not written yet" in a branch, so a computed zero is stored as one.
+pub(crate) fn child_sum(bytes: &[u8]) -> u64 {
+    checksum::child(bytes).max(1)
+}
+
+/// A page that stays readable and unchanged as long as the pin that it was read under.
+#[derive(Debug, Clone)]
+pub(crate) struct PageRef<'p> {
+    bytes: PageBytes<'p>,
+}
+
+#[derive(Debug, Clone)]
+enum PageBytes<'p> {
+    /// A dirty page of the writer, borrowed.
+    Dirty(&'p [u8]),
+    /// A verified page, kept by the pin.
+    Frame(Arc<[u8]>, PhantomData<&'p Pin>),
+    /// A verified page that keeps its pin itself.
+    Held { frame: Arc<[u8]>, _pin: Arc<Pin> },
+}
+
+impl<'p> PageRef<'p> {
+    pub(crate) fn dirty(bytes: &'p [u8]) -> Self {
+        Self { bytes: PageBytes::Dirty(bytes) }
+    }
+
+    /// Makes the page independent of the borrow by keeping the pin alive with it. The writer's dirty pages never
+    /// come here: their tree is borrowed as long as they are.
+    pub(crate) fn hold(self, pin: &Arc<Pin>) -> PageRef<'static> {
+        let frame = match self.bytes {
+            PageBytes::Dirty(bytes) => Arc::from(bytes),
+            PageBytes::Frame(frame, _) | PageBytes::Held { frame, .. } => frame,
+        };
+        PageRef { bytes: PageBytes::Held { frame, _pin: Arc::clone(pin) } }
+    }
+}
+
+impl Deref for PageRef<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.bytes {
+            PageBytes::Dirty(bytes) => bytes,
+            PageBytes::Frame(frame, _) | PageBytes::Held { frame, .. } => frame,
+        }
+    }
+}
+
+/// Checks the structure of a node that was just read, so that accessors cannot run out of its bounds later.
+pub(crate) type Inspect = fn(&[u8], &Layout) -> Result<(), DecodeError>;
+
+/// Pages on a storage.
+#[derive(Debug)]
+pub(crate) struct PageStore {
+    storage: Arc<dyn Storage>,
+    format: Format,
+    cache: Cache,
+    /// File length in units, as far as pages may lie.
+    end_units: AtomicU64,
+    poisoned: AtomicBool,
+    session: Mutex<Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    god: GodByte,
+    /// The storage says that a session is open, durably.
+    marked_open: bool,
+}
+
+impl PageStore {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        format: Format,
+        god: GodByte,
+        end_units: u64,
+        cache_bytes_max: usize,
+    ) -> Self {
+        Self {
+            storage,
+            format,
+            cache: Cache::new(cache_bytes_max),
+            end_units: AtomicU64::new(end_units),
+            poisoned: AtomicBool::new(false),
+            // A file that already asks for recovery needs no second mark.
+            session: Mutex::new(Session { god, marked_open: god.recovery_required }),
+        }
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.format.layout
+    }
+
+    pub(crate) fn format(&self) -> &Format {
+        &self.format
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    // Reading. Every call takes the pin that keeps the page in place until the bytes are installed.
+
+    /// Reads the node at `page`, verified and inspected.
+    pub(crate) fn node<'p>(
+        &self,
+        _pin: &'p Pin,
+        page: PageId,
+        expected: Expected,
+        inspect: Inspect,
+    ) -> Result<PageRef<'p>> {
+        if let Some(frame) = self.cache.get(page, Content::Node) {
+            return Ok(PageRef { bytes: PageBytes::Frame(frame, PhantomData) });
+        }
+        let run = Run::new(page, self.layout().node_units());
+        let frame = self.load(run, u64::from(self.layout().node_bytes()), expected)?;
+        inspect(&frame, self.layout()).map_err(|error| StorageError::corrupted_page(page, error.to_string()))?;
+        self.cache.insert(page, Content::Node, Arc::clone(&frame));
+        Ok(PageRef { bytes: PageBytes::Frame(frame, PhantomData) })
+    }
+
+    /// Reads an out-of-line value or the rest of a key, verified.
+    pub(crate) fn extent(&self, pin: &Pin, extent: &Extent) -> Result<Arc<[u8]>> {
+        if u64::from(extent.len_bytes) > self.end_units() * u64::from(self.layout().unit_bytes()) {
+            return Err(StorageError::corrupted_page(
+                extent.page,
+                format!("a value of {} bytes is longer than the file", extent.len_bytes),
+            ));
+        }
+        let head = self.extent_head(pin, extent)?;
+        if !extent.is_list(self.layout()) {
+            return Ok(head);
+        }
+        let pieces = extent::decode_list(&head, extent.len_bytes, self.layout())?;
+        let mut value = Vec::new();
+        for piece in pieces {
+            value.extend_from_slice(&self.load(piece.run, piece.len_bytes as u64, Expected::Child(piece.sum))?);
+        }
+        Ok(value.into())
+    }
+
+    /// Reads the run that an extent names: the value, or the list of its runs.
+    pub(crate) fn extent_head(&self, _pin: &Pin, extent: &Extent) -> Result<Arc<[u8]>> {
+        let len_bytes = extent.head_bytes(self.layout());
+        if let Some(frame) = self.cache.get(extent.page, Content::Bytes).filter(|frame| frame.len() as u64 == len_bytes)
+        {
+            return Ok(frame);
+        }
+        let run = extent
+            .head_run(self.layout())
+            .ok_or_else(|| StorageError::corrupted_page(extent.page, "an extent list is longer than a run can be"))?;
+        let frame = self.load(run, len_bytes, Expected::Child(extent.sum))?;
+        if len_bytes <= CACHED_RUN_BYTES_MAX {
+            self.cache.insert(extent.page, Content::Bytes, Arc::clone(&frame));
+        }
+        Ok(frame)
+    }
+
+    /// Reads bytes that a slot names by length and digest.
+    pub(crate) fn read_digested(&self, page: PageId, len_bytes: u64, digest: Digest) -> Result<Arc<[u8]>> {
+        let units = u32::try_from(self.layout().units_for_bytes(len_bytes))
+            .map_err(|_| StorageError::corrupted_page(page, format!("a table of {len_bytes} bytes is too long")))?;
+        self.load(Run::new(page, units), len_bytes, Expected::Root(digest))
+    }
+
+    /// Reads a run whose digest the caller verifies, as bitmaps are.
+    pub(crate) fn read_unverified(&self, run: Run, len_bytes: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len_bytes];
+        self.read_raw(self.layout().offset(run.page), &mut bytes, run.page)?;
+        Ok(bytes)
+    }
+
+    fn load(&self, run: Run, len_bytes: u64, expected: Expected) -> Result<Arc<[u8]>> {
+        if !self.layout().contains(run, self.end_units()) {
+            return Err(StorageError::corrupted_page(
+                run.page,
+                format!("a run of {} units there is not inside the data of the file", run.units),
+            ));
+        }
+        let len = usize::try_from(len_bytes).map_err(|_| StorageError::corrupted("a length exceeds the memory"))?;
+        let mut frame: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+        let bytes = Arc::get_mut(&mut frame).expect("the frame was just made");
+        self.read_raw(self.layout().offset(run.page), bytes, run.page)?;
+        if !expected.matches(&frame) {
+            return Err(StorageError::corrupted_page(run.page, "the checksum does not match the bytes"));
+        }
+        Ok(frame)
+    }
+
+    fn read_raw(&self, offset: u64, bytes: &mut [u8], page: PageId) -> Result<()> {
+        self.storage.read_at(offset, &mut [IoSliceMut::new(bytes)]).map_err(|source| {
+            if source.kind() == io::ErrorKind::UnexpectedEof {
+                StorageError::corrupted_page(page, "the file ends before the page does")
+            } else {
+                StorageError::Io { operation: "read", source }
+            }
+        })
+    }
+
+    /// Keeps a node that was just written, so that it need not be read back.
+    pub(crate) fn install(&self, page: PageId, node: &[u8]) {
+        self.cache.insert(page, Content::Node, Arc::from(node));
+    }
+
+    /// Drops what memory knows of a run, before the run can be handed out again.
+    pub(crate) fn forget(&self, run: Run) {
+        self.cache.remove(run.page);
+    }
+
+    /// Whether memory knows something of any unit of a run, so that it must not be handed out.
+    pub(crate) fn remembers(&self, run: Run) -> bool {
+        (run.page.get()..run.end()).any(|unit| self.cache.contains(PageId::from_allocator(unit)))
+    }
+
+    // Writing. Every call goes through `guarded`, so the first failure ends all writing.
+
+    /// Writes pages, adjacent ones together. Sorts `pages` by address.
+    pub(crate) fn write_pages(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
+        self.mark_open()?;
+        pages.sort_unstable_by_key(|(page, _)| *page);
+        let unit_bytes = self.layout().unit_bytes() as usize;
+        let padding = vec![0; unit_bytes];
+        let mut rest = &*pages;
+        while let Some((first, _)) = rest.first() {
+            let mut slices = Vec::new();
+            let (mut len, mut next, mut taken) = (0, *first, 0);
+            for (page, bytes) in rest {
+                if *page != next || (taken > 0 && len + bytes.len() > WRITE_BYTES_MAX) {
+                    break;
+                }
+                let pad = bytes.len().next_multiple_of(unit_bytes) - bytes.len();
+                slices.push(IoSlice::new(bytes));
+                if pad > 0 {
+                    slices.push(IoSlice::new(&padding[..pad]));
+                }
+                len += bytes.len() + pad;
+                next = PageId::from_allocator(page.get() + ((bytes.len() + pad) / unit_bytes) as u64);
+                taken += 1;
+            }
+            self.write_raw(self.layout().offset(*first), &slices)?;
+            rest = &rest[taken..];
+        }
+        Ok(())
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.guarded("sync", || self.storage.sync(SyncKind::Data))
+    }
+
+    /// Writes a slot and the god byte that names it, and makes both durable: the commit point.
+    ///
+    /// Everything that the slot names must be durable already.
+    pub(crate) fn flip(&self, index: u8, slot: &[u8; BLOCK_BYTES]) -> Result<()> {
+        let god = GodByte { primary: index, recovery_required: true, two_phase: true };
+        self.write_raw(slot_offset(index), &[IoSlice::new(slot)])?;
+        let mut session = self.session.lock();
+        session.god = god;
+        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, god))])?;
+        self.sync() // the commit point
+    }
+
+    /// Replaces a damaged block 0, durably. The session is open from then on.
+    pub(crate) fn rewrite_header(&self, god: GodByte) -> Result<()> {
+        let mut session = self.session.lock();
+        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, god))])?;
+        self.sync()?;
+        *session = Session { god, marked_open: god.recovery_required };
+        Ok(())
+    }
+
+    /// Whether this session has written anything that closing must conclude.
+    pub(crate) fn is_marked_open(&self) -> bool {
+        self.session.lock().marked_open
+    }
+
+    /// Marks the session as open on the storage, durably, before its first other write.
+    pub(crate) fn mark_open(&self) -> Result<()> {
+        let mut session = self.session.lock();
+        if session.marked_open {
+            return Ok(());
+        }
+        session.god.recovery_required = true;
+        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, session.god))])?;
+        self.sync()?; // nothing else is written before this
+        session.marked_open = true;
+        Ok(())
+    }
+
+    /// Marks the session as closed, after its last write. A poisoned store writes nothing.
+    pub(crate) fn mark_closed(&self) -> Result<()> {
+        let mut session = self.session.lock();
+        if !session.marked_open || self.is_poisoned() {
+            return Ok(());
+        }
+        self.sync()?; // the session's last writes, before the mark
+        session.god.recovery_required = false;
+        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, session.god))])?;
+        self.sync()?;
+        session.marked_open = false;
+        Ok(())
+    }
+
+    /// Extends the file with reserved space. Running out of space here harms nothing and poisons nothing.
+    pub(crate) fn grow(&self, end_units: u64) -> Result<()> {
+        self.mark_open()?;
+        if self.is_poisoned() {
+            return Err(StorageError::Poisoned);
+        }
+        let wanted_bytes = end_units.saturating_mul(u64::from(self.layout().unit_bytes()));
+        match self.storage.preallocate(wanted_bytes) {
+            Ok(()) => {
+                self.end_units.fetch_max(end_units, Ordering::AcqRel);
+                Ok(())
+            }
+            Err(source) if is_space(&source) => Err(StorageError::OutOfSpace { wanted_bytes, source }),
+            Err(source) => {
+                self.poison();
+                Err(StorageError::Io { operation: "extend", source })
+            }
+        }
+    }
+
+    /// Cuts the file. Nothing that memory or either slot reaches may lie at or above `end_units`.
+    pub(crate) fn truncate(&self, end_units: u64) -> Result<()> {
+        self.mark_open()?;
+        let bytes = end_units * u64::from(self.layout().unit_bytes());
+        self.guarded("truncate", || self.storage.set_len(bytes))?;
+        self.end_units.store(end_units, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn end_units(&self) -> u64 {
+        self.end_units.load(Ordering::Acquire)
+    }
+
+    fn write_raw(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<()> {
+        self.guarded("write", || self.storage.write_at(offset, slices, WriteMode::Plain))
+    }
+
+    /// Ends all writing of this handle.
+    fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    fn guarded(&self, operation: &'static str, step: impl FnOnce() -> io::Result<()>) -> Result<()> {
+        if self.is_poisoned() {
+            return Err(StorageError::Poisoned);
+        }
+        step().map_err(|source| {
+            self.poison();
+            log::error!("{operation} failed, this handle writes no more: {source}");
+            StorageError::Io { operation, source }
+        })
+    }
+
+    /// Gives the lock on the storage back.
+    pub(crate) fn unlock(&self) -> Result<()> {
+        self.storage.unlock().map_err(StorageError::io("unlock"))
+    }
+}
+
+/// Byte offset of a slot's block.
+pub(crate) fn slot_offset(index: u8) -> u64 {
+    (1 + u64::from(index)) * BLOCK_BYTES as u64
+}
+
+fn is_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::memory::MemoryStorage;
+
+    fn store() -> PageStore {
+        let storage = MemoryStorage::new();
+        storage.set_len(u64::from(Layout::FIXED_BYTES)).unwrap();
+        let layout = Layout::new(512, 1, 64).unwrap();
+        let format = Format { layout, uuid: [1; 16], read_only_compatible: 0, compatible: 0 };
+        let god = GodByte { primary: 0, recovery_required: false, two_phase: true };
+        PageStore::new(Arc::new(storage), format, god, u64::from(layout.header_units()), 1 << 20)
+    }
+
+    fn page(number: u64) -> PageId {
+        PageId::new(number).unwrap()
+    }
+
+    #[test]
+    fn r20_a_poisoned_store_neither_writes_nor_grows() {
+        let store = store();
+        store.grow(40).unwrap();
+        store.poisoned.store(true, Ordering::Release);
+        let before = store.storage.len().unwrap();
+        assert!(matches!(store.grow(80), Err(StorageError::Poisoned)));
+        assert!(matches!(store.truncate(30), Err(StorageError::Poisoned)));
+        assert!(matches!(store.write_pages(&mut [(page(30), &[1; 512])]), Err(StorageError::Poisoned)));
+        assert_eq!((store.storage.len().unwrap(), store.end_units()), (before, 40));
+    }
+
+    #[test]
+    fn pages_in_any_order_and_of_any_length_land_at_their_addresses() {
+        let store = store();
+        store.grow(88).unwrap();
+        let contents: Vec<(u64, Vec<u8>)> = [(40, 700), (26, 512), (42, 512), (27, 1), (60, 2048), (28, 513)]
+            .map(|(at, len): (u64, usize)| (at, vec![u8::try_from(at).unwrap(); len]))
+            .into();
+        let mut pages: Vec<_> = contents.iter().map(|(at, bytes)| (page(*at), &bytes[..])).collect();
+        store.write_pages(&mut pages).unwrap();
+        for (at, bytes) in &contents {
+            let units = u32::try_from(bytes.len().div_ceil(512)).unwrap();
+            let found = store.load(Run::new(page(*at), units), bytes.len() as u64, Expected::Child(child_sum(bytes)));
+            assert_eq!(found.unwrap()[..], bytes[..]);
+        }
+        let wrong = store.load(Run::new(page(26), 1), 512, Expected::Child(5));
+        assert!(wrong.is_err_and(|error| error.is_corruption()));
+    }
+}

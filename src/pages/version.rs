@@ -1,0 +1,122 @@
+//! Versions, and the pins that keep their pages alive.
+//!
+//! Invariant: a past version is pinned only while another pin holds it. A pin takes the published version and
+//! registers itself in one step under the lock under which the writer publishes, so no version is missed.
+//! Layer 2 (pages). Rules: design.md, "Versions and pins".
+
+use crate::base::ids::{TransactionId, TreeRoot};
+use crate::base::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+
+/// One committed state of the database: the pair of roots that readers see together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) id: TransactionId,
+    pub(crate) commit_time_micros: u64,
+    /// User tables: what a savepoint restores.
+    pub(crate) data: TreeRoot,
+    /// Counters and everything else that is never rolled back.
+    pub(crate) forward: TreeRoot,
+}
+
+/// The registry of all pins of a database.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    state: Mutex<PinState>,
+}
+
+#[derive(Debug)]
+struct PinState {
+    published: Version,
+    /// How many pins hold each version.
+    counts: BTreeMap<TransactionId, usize>,
+}
+
+impl Pins {
+    pub(crate) fn new(published: Version) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(PinState { published, counts: BTreeMap::new() }) })
+    }
+
+    /// Pins the newest published version.
+    pub(crate) fn pin_published(self: &Arc<Self>) -> Pin {
+        let mut state = self.state.lock();
+        let version = state.published;
+        *state.counts.entry(version.id).or_insert(0) += 1;
+        Pin { pins: Arc::clone(self), version }
+    }
+
+    /// Makes a version the one that later pins take.
+    pub(crate) fn publish(&self, version: Version) {
+        let mut state = self.state.lock();
+        assert!(version.id > state.published.id, "versions are published in commit order");
+        state.published = version;
+    }
+
+    /// The newest published version.
+    pub(crate) fn published(&self) -> Version {
+        self.state.lock().published
+    }
+
+    /// Every version that some pin holds, the published one included, ascending.
+    pub(crate) fn held(&self) -> Vec<TransactionId> {
+        let state = self.state.lock();
+        let mut held: Vec<_> = state.counts.keys().copied().collect();
+        if held.last() != Some(&state.published.id) {
+            held.push(state.published.id);
+        }
+        held
+    }
+}
+
+/// Keeps every page of one version readable and in place until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    pins: Arc<Pins>,
+    version: Version,
+}
+
+impl Pin {
+    pub(crate) fn version(&self) -> &Version {
+        &self.version
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut state = self.pins.state.lock();
+        if let Some(count) = state.counts.get_mut(&self.version.id) {
+            *count -= 1;
+            if *count == 0 {
+                state.counts.remove(&self.version.id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(id: u64) -> Version {
+        Version { id: TransactionId::new(id), commit_time_micros: 0, data: TreeRoot::EMPTY, forward: TreeRoot::EMPTY }
+    }
+
+    #[test]
+    fn r1_a_pin_taken_before_publication_keeps_holding_the_older_version() {
+        let pins = Pins::new(version(1));
+        let old = pins.pin_published();
+        pins.publish(version(2));
+        let new = pins.pin_published();
+        assert_eq!((old.version().id.get(), new.version().id.get()), (1, 2));
+        assert_eq!(pins.held(), [TransactionId::new(1), TransactionId::new(2)]);
+        drop(old);
+        assert_eq!(pins.held(), [TransactionId::new(2)]);
+    }
+
+    #[test]
+    fn r1_the_published_version_is_held_without_any_pin() {
+        let pins = Pins::new(version(3));
+        drop(pins.pin_published());
+        assert_eq!(pins.held(), [TransactionId::new(3)]);
+    }
+}

@@ -1,0 +1,217 @@
+//! The one handle through which a write transaction gets pages, gives them back and writes them early.
+//!
+//! Invariant: a run born in this transaction is given back at once; any other is only retired, because pins and the
+//! durable slot may still name it.
+//! Layer 2 (pages). Rules: design.md, "Reclamation".
+
+use super::allocator::{Allocator, BitmapSource};
+use super::extent::{self, Extent, Piece};
+use super::layout::Layout;
+use super::store::{PageStore, child_sum};
+use super::version::Pin;
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::{PageId, Run, TransactionId};
+use crate::base::sync::atomic::{AtomicUsize, Ordering};
+use crate::base::sync::{Arc, Mutex};
+
+/// Values from this size on are written at once, from the caller's slice.
+pub(crate) const WRITE_THROUGH_BYTES_MIN: usize = 64 << 10;
+
+/// A run that the head version no longer reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dead {
+    pub(crate) run: Run,
+    pub(crate) birth: TransactionId,
+    pub(crate) freed: TransactionId,
+}
+
+/// The space of the file, shared by all who allocate.
+pub(crate) type Space = Mutex<Allocator>;
+
+impl BitmapSource for PageStore {
+    fn read_bitmap(&self, run: Run, bytes_len: usize) -> Result<Vec<u8>> {
+        self.read_unverified(run, bytes_len)
+    }
+}
+
+/// A write transaction's access to pages.
+#[derive(Debug)]
+pub(crate) struct PageWriter {
+    store: Arc<PageStore>,
+    space: Arc<Space>,
+    /// The version that the transaction builds on.
+    base: Pin,
+    birth: TransactionId,
+    dead: Mutex<Vec<Dead>>,
+    /// Runs of this transaction that were written before its commit.
+    early: Mutex<Vec<Run>>,
+    /// Bytes of all dirty nodes and values of the transaction.
+    dirty_bytes: AtomicUsize,
+}
+
+impl PageWriter {
+    pub(crate) fn new(store: Arc<PageStore>, space: Arc<Space>, base: Pin, birth: TransactionId) -> Self {
+        Self {
+            store,
+            space,
+            base,
+            birth,
+            dead: Mutex::new(Vec::new()),
+            early: Mutex::new(Vec::new()),
+            dirty_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &PageStore {
+        &self.store
+    }
+
+    pub(crate) fn base(&self) -> &Pin {
+        &self.base
+    }
+
+    pub(crate) fn birth(&self) -> TransactionId {
+        self.birth
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        self.store.layout()
+    }
+
+    /// Adjusts the count of dirty bytes.
+    pub(crate) fn count_dirty(&self, added: usize, removed: usize) {
+        self.dirty_bytes.fetch_add(added, Ordering::Relaxed);
+        self.dirty_bytes.fetch_sub(removed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Hands out a run of adjacent units, growing the file where needed.
+    pub(crate) fn allocate(&self, units: u32) -> Result<Run> {
+        // Only the table of a file with too many regions asks for more than a region holds.
+        if units > self.layout().largest_run_units() {
+            return Err(file_too_large());
+        }
+        let mut space = self.space.lock();
+        let run = loop {
+            if let Some(run) = space.allocate(units, &*self.store)? {
+                break run;
+            }
+            let end_units = self.grow(&space, units)?;
+            space.grow(end_units);
+        };
+        // A damaged file can reach units that its bitmaps call free, so this is an error and not an assertion.
+        if self.store.remembers(run) {
+            return Err(StorageError::corrupted_page(run.page, "the page is in use, but recorded as free"));
+        }
+        Ok(run)
+    }
+
+    /// Makes the file long enough for a run: with some room ahead, or as long as must be where the device is nearly
+    /// full. Returns the new length.
+    fn grow(&self, space: &Allocator, units: u32) -> Result<u64> {
+        let (wanted, needed) = (space.growth_for(units), space.growth_needed(units));
+        let (wanted, needed) = (wanted.ok_or_else(file_too_large)?, needed.ok_or_else(file_too_large)?);
+        match self.store.grow(wanted) {
+            Err(error) if error.is_out_of_space() && needed < wanted => self.store.grow(needed).map(|()| needed),
+            grown => grown.map(|()| wanted),
+        }
+    }
+
+    /// Takes back a run that the head version no longer reaches.
+    pub(crate) fn free(&self, run: Run, birth: TransactionId) -> Result<()> {
+        if birth == self.birth {
+            let mut space = self.space.lock();
+            space.discard(run, &*self.store)?;
+            // Still under the lock: nobody may be handed the run while memory knows its content.
+            self.store.forget(run);
+            return Ok(());
+        }
+        if birth > self.birth || !self.layout().contains(run, self.store.end_units()) {
+            return Err(StorageError::corrupted_page(run.page, format!("impossible run of transaction {birth}")));
+        }
+        self.space.lock().retire(run, &*self.store)?;
+        self.dead.lock().push(Dead { run, birth, freed: self.birth });
+        Ok(())
+    }
+
+    /// Writes pages of this transaction before its commit. Nothing reaches them until then.
+    pub(crate) fn write_early(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
+        let units = |bytes: usize| u32::try_from(self.layout().units_for_bytes(bytes as u64)).expect("a run's length");
+        self.early.lock().extend(pages.iter().map(|(page, bytes)| Run::new(*page, units(bytes.len()))));
+        self.store.write_pages(pages)
+    }
+
+    /// Stores bytes out of line and writes them at once.
+    pub(crate) fn write_through(&self, bytes: &[u8]) -> Result<Extent> {
+        let layout = *self.layout();
+        let run_bytes_max = usize::try_from(extent::run_bytes_max(&layout)).unwrap_or(usize::MAX);
+        let mut pieces = Vec::new();
+        for piece in bytes.chunks(run_bytes_max) {
+            let run = self.allocate(run_units(&layout, piece.len()))?;
+            self.write_early(&mut [(run.page, piece)])?;
+            pieces.push(Piece { run, len_bytes: piece.len(), sum: child_sum(piece) });
+        }
+        let (page, sum) = if let [only] = &pieces[..] {
+            (only.run.page, only.sum)
+        } else {
+            let list = extent::encode_list(&pieces);
+            let run = self.allocate(run_units(&layout, list.len()))?;
+            self.write_early(&mut [(run.page, &list[..])])?;
+            (run.page, child_sum(&list))
+        };
+        Ok(Extent { page, len_bytes: value_len(bytes), birth: self.birth, sum })
+    }
+
+    /// Names bytes that the caller keeps dirty until the commit.
+    pub(crate) fn allocate_extent(&self, bytes: &[u8]) -> Result<Extent> {
+        let run = self.allocate(run_units(self.layout(), bytes.len()))?;
+        Ok(Extent { page: run.page, len_bytes: value_len(bytes), birth: self.birth, sum: child_sum(bytes) })
+    }
+
+    /// Takes back every run of an out-of-line value.
+    pub(crate) fn free_extent(&self, extent: &Extent) -> Result<()> {
+        let layout = *self.layout();
+        let head = extent
+            .head_run(&layout)
+            .ok_or_else(|| StorageError::corrupted_page(extent.page, "an extent list longer than a run"))?;
+        if extent.is_list(&layout) {
+            let list = self.store.extent_head(&self.base, extent)?;
+            for piece in extent::decode_list(&list, extent.len_bytes, &layout)? {
+                self.free(piece.run, extent.birth)?;
+            }
+        }
+        self.free(head, extent.birth)
+    }
+
+    /// What the transaction made unreachable, for the commit to hand to reclamation.
+    pub(crate) fn take_dead(&self) -> Vec<Dead> {
+        std::mem::take(&mut self.dead.lock())
+    }
+
+    /// Gives back everything that the transaction took: space is as it was at its begin, but the file may have grown.
+    pub(crate) fn rollback(&self) {
+        for run in self.early.lock().drain(..) {
+            self.store.forget(run);
+        }
+        self.dead.lock().clear();
+        self.space.lock().rollback();
+    }
+}
+
+fn file_too_large() -> StorageError {
+    let source = std::io::Error::from(std::io::ErrorKind::FileTooLarge);
+    StorageError::OutOfSpace { wanted_bytes: u64::MAX, source }
+}
+
+/// Units of a run that holds `len` bytes.
+fn run_units(layout: &Layout, len: usize) -> u32 {
+    u32::try_from(layout.units_for_bytes(len as u64)).expect("pieces are cut to the length of a run")
+}
+
+/// The length field of an extent; callers have checked the value against the format's limit.
+fn value_len(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("values are limited to 32-bit lengths")
+}
