@@ -1,0 +1,12 @@
+//! Tests of whole trees on a storage in memory, against models and against damage.
+//!
+//! Invariant: after every transaction the space holds what the tree reaches and what pins still need, nothing else.
+//! Layer 3 (btree).
+
+mod damage;
+mod edit;
+mod fixture;
+mod model;
+mod range;
+mod shape;
+mod spill;

@@ -1,0 +1,260 @@
+//! Trees as readers and the writer hold them, and how each finds a page.
+//!
+//! Invariant: a reader's tree never changes; the writer's dirty nodes are reachable from its own root only.
+//! Layer 3 (btree).
+
+use super::inspect::inspect;
+use super::key::{Extents, decode_extent};
+use super::node;
+use super::walk::{Visit, walk};
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::{Digest, PageId, Run, TransactionId, TreeRoot};
+use crate::pages::cache::PageMap;
+use crate::pages::extent::{EXTENT_BYTES, Extent, run_bytes_max};
+use crate::pages::store::{Expected, PageRef, PageStore};
+use crate::pages::version::Pin;
+use crate::pages::writer::{PageWriter, WRITE_THROUGH_BYTES_MIN};
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A source of verified nodes.
+pub(crate) trait Pages: Extents {
+    type Node: Deref<Target = [u8]> + Clone;
+
+    /// The node at `page`, which must have the checksum and stand at the level that its parent says.
+    fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<Self::Node>;
+}
+
+fn at_level<N: Deref<Target = [u8]>>(node: N, page: PageId, level: u8) -> Result<N> {
+    if node::level(&node) == level {
+        Ok(node)
+    } else {
+        let found = node::level(&node);
+        Err(StorageError::corrupted_page(page, format!("expected a node of level {level}, found level {found}")))
+    }
+}
+
+/// Nodes of a pinned version, for as long as the pin is borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PinnedPages<'p> {
+    pub(crate) store: &'p PageStore,
+    pub(crate) pin: &'p Pin,
+}
+
+impl Extents for PinnedPages<'_> {
+    fn extent(&self, encoded: &[u8; EXTENT_BYTES]) -> Result<Arc<[u8]>> {
+        self.store.extent(self.pin, &decode_extent(encoded, self.store.layout())?)
+    }
+}
+
+impl<'p> Pages for PinnedPages<'p> {
+    type Node = PageRef<'p>;
+
+    fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<PageRef<'p>> {
+        at_level(self.store.node(self.pin, page, expected, inspect)?, page, level)
+    }
+}
+
+/// Nodes of a pinned version that keep the pin alive themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotPages {
+    pub(crate) store: Arc<PageStore>,
+    pub(crate) pin: Arc<Pin>,
+}
+
+impl SnapshotPages {
+    pub(crate) fn borrow(&self) -> PinnedPages<'_> {
+        PinnedPages { store: &self.store, pin: &self.pin }
+    }
+}
+
+impl Extents for SnapshotPages {
+    fn extent(&self, encoded: &[u8; EXTENT_BYTES]) -> Result<Arc<[u8]>> {
+        self.borrow().extent(encoded)
+    }
+}
+
+impl Pages for SnapshotPages {
+    type Node = PageRef<'static>;
+
+    fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<PageRef<'static>> {
+        Ok(self.borrow().node(page, expected, level)?.hold(&self.pin))
+    }
+}
+
+/// The checksum to expect of a root, which is zero while the root is dirty.
+pub(crate) fn root_expected(root: &TreeRoot) -> Expected {
+    Expected::Root(root.digest)
+}
+
+/// A pointer without a checksum names a dirty page, and nothing else does.
+pub(super) fn nowhere(page: PageId) -> StorageError {
+    StorageError::corrupted_page(page, "the page has neither a checksum nor dirty content")
+}
+
+/// A tree that a write transaction changes.
+#[derive(Debug)]
+pub(crate) struct TreeMut {
+    pub(super) writer: Arc<PageWriter>,
+    pub(super) root: TreeRoot,
+    /// Nodes that this transaction made and has not written: edited in place.
+    pub(super) dirty: PageMap<Box<[u8]>>,
+    /// Out-of-line bytes that are written at the commit.
+    pub(super) extents: PageMap<Box<[u8]>>,
+    /// The first and last rows changed, or anything else that makes the root differ.
+    pub(super) changed: bool,
+    dirty_bytes: usize,
+}
+
+impl TreeMut {
+    pub(crate) fn new(writer: Arc<PageWriter>, root: TreeRoot) -> Self {
+        Self { writer, root, dirty: PageMap::default(), extents: PageMap::default(), changed: false, dirty_bytes: 0 }
+    }
+
+    /// The root; its digest is stale while the tree `is_changed`.
+    pub(crate) fn root(&self) -> &TreeRoot {
+        &self.root
+    }
+
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Bytes of dirty nodes and values that a spill would write.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes
+    }
+
+    /// Adjusts the count of dirty bytes, the transaction's and the tree's own.
+    pub(super) fn count_dirty(&mut self, added: usize, removed: usize) {
+        self.dirty_bytes = self.dirty_bytes + added - removed;
+        self.writer.count_dirty(added, removed);
+    }
+
+    pub(super) fn node_bytes(&self) -> usize {
+        self.writer.layout().node_bytes() as usize
+    }
+
+    /// A dirty node; every caller got its number from the dirty path.
+    pub(super) fn dirty_node(&mut self, page: PageId) -> &mut [u8] {
+        self.dirty.get_mut(&page).expect("the node is on the dirty path")
+    }
+
+    pub(super) fn dirty_ref(&self, page: PageId) -> &[u8] {
+        self.dirty.get(&page).expect("the node is on the dirty path")
+    }
+
+    /// Makes an unformatted dirty node.
+    pub(super) fn allocate_node(&mut self) -> Result<PageId> {
+        let page = self.writer.allocate(self.writer.layout().node_units())?.page;
+        let node = vec![0; self.node_bytes()].into_boxed_slice();
+        self.count_dirty(node.len(), 0);
+        self.dirty.insert(page, node);
+        Ok(page)
+    }
+
+    /// Makes a dirty copy of a written node and frees the original.
+    pub(super) fn copy_node(&mut self, page: PageId, expected: Expected, level: u8) -> Result<PageId> {
+        let original = (&*self).node(page, expected, level)?;
+        let (birth, mut copy) = (node::birth(&original), Box::<[u8]>::from(&*original));
+        drop(original);
+        let new = self.writer.allocate(self.writer.layout().node_units())?.page;
+        self.free_node(page, birth)?;
+        node::set_birth(&mut copy, self.writer.birth());
+        self.count_dirty(copy.len(), 0);
+        self.dirty.insert(new, copy);
+        Ok(new)
+    }
+
+    /// Gives back a node, dirty or not.
+    pub(super) fn free_node(&mut self, page: PageId, birth: TransactionId) -> Result<()> {
+        if let Some(node) = self.dirty.remove(&page) {
+            self.count_dirty(0, node.len());
+        }
+        self.writer.free(Run::new(page, self.writer.layout().node_units()), birth)
+    }
+
+    /// Stores bytes out of line: long ones at once, others with the commit.
+    pub(super) fn store_extent(&mut self, bytes: &[u8]) -> Result<Extent> {
+        let most = run_bytes_max(self.writer.layout());
+        if bytes.len() >= WRITE_THROUGH_BYTES_MIN || bytes.len() as u64 > most {
+            return self.writer.write_through(bytes);
+        }
+        let extent = self.writer.allocate_extent(bytes)?;
+        self.count_dirty(bytes.len(), 0);
+        self.extents.insert(extent.page, bytes.into());
+        Ok(extent)
+    }
+
+    /// Gives back what an encoded extent names.
+    pub(super) fn free_extent(&mut self, encoded: &[u8; EXTENT_BYTES]) -> Result<()> {
+        let extent = decode_extent(encoded, self.writer.layout())?;
+        if let Some(bytes) = self.extents.remove(&extent.page) {
+            self.count_dirty(0, bytes.len());
+        }
+        self.writer.free_extent(&extent)
+    }
+
+    pub(super) fn set_root(&mut self, page: PageId, height: u8) {
+        self.root.page = page;
+        self.root.height = height;
+        self.root.digest = Digest::ZERO;
+        self.changed = true;
+    }
+}
+
+impl Extents for TreeMut {
+    fn extent(&self, encoded: &[u8; EXTENT_BYTES]) -> Result<Arc<[u8]>> {
+        let extent = decode_extent(encoded, self.writer.layout())?;
+        match self.extents.get(&extent.page) {
+            Some(bytes) => Ok(Arc::from(&bytes[..])),
+            None => self.writer.store().extent(self.writer.base(), &extent),
+        }
+    }
+}
+
+impl Extents for &TreeMut {
+    fn extent(&self, encoded: &[u8; EXTENT_BYTES]) -> Result<Arc<[u8]>> {
+        (**self).extent(encoded)
+    }
+}
+
+impl<'t> Pages for &'t TreeMut {
+    type Node = PageRef<'t>;
+
+    fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<PageRef<'t>> {
+        if let Expected::Child(0) | Expected::Root(Digest::ZERO) = expected {
+            let bytes = self.dirty.get(&page).ok_or_else(|| nowhere(page))?;
+            return at_level(PageRef::dirty(bytes), page, level);
+        }
+        at_level(self.writer.store().node(self.writer.base(), page, expected, inspect)?, page, level)
+    }
+}
+
+impl TreeMut {
+    /// Gives back every page and run of the tree.
+    pub(crate) fn destroy(self) -> Result<()> {
+        let layout = *self.writer.layout();
+        let mut nodes = Vec::new();
+        let mut extents = Vec::new();
+        walk(&&self, &layout, &self.root, &mut |visit| {
+            match visit {
+                Visit::Node { page, bytes } => nodes.push((page, node::birth(bytes))),
+                Visit::Extent(extent) => extents.push(extent),
+            }
+            // A page that is reached twice would be freed twice; the allocator's count bounds a damaged tree.
+            if nodes.len() as u64 > self.writer.store().end_units() {
+                return Err(StorageError::corrupted("a tree reaches more pages than the file has"));
+            }
+            Ok(())
+        })?;
+        self.writer.count_dirty(0, self.dirty_bytes);
+        for (page, birth) in nodes {
+            self.writer.free(Run::new(page, layout.node_units()), birth)?;
+        }
+        for extent in extents {
+            self.writer.free_extent(&extent)?;
+        }
+        Ok(())
+    }
+}
