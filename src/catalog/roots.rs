@@ -1,0 +1,108 @@
+//! Reading the catalog of a version, and staging changes to both roots in a write transaction.
+//!
+//! Invariant: readers and the writer look tables up through the same functions.
+//! Layer 4 (catalog).
+
+use super::names;
+use super::record::TableRecord;
+use crate::base::codec::Decoder;
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::TreeRoot;
+use crate::btree::cursor::RangeCursor;
+use crate::btree::seal::Sealed;
+use crate::btree::search;
+use crate::btree::tree::{Pages, TreeMut};
+use crate::pages::version::Version;
+use crate::pages::writer::PageWriter;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// The record of a table in a data root.
+pub(crate) fn find<P: Pages>(pages: &P, data: &TreeRoot, name: &str) -> Result<Option<TableRecord>> {
+    let Some(row) = search::get(pages, data, &names::table_key(name))? else { return Ok(None) };
+    let value = row.into_value(pages)?;
+    decode(name, value.as_slice()).map(Some)
+}
+
+/// Every table of a data root with its record, in the order of the names' bytes.
+pub(crate) fn list<P: Pages>(pages: P, data: &TreeRoot) -> Result<Vec<(String, TableRecord)>> {
+    let (start, end) = names::table_range();
+    let mut rows = RangeCursor::new(pages, data, Bound::Included(&start), Bound::Excluded(&end))?;
+    let mut tables = Vec::new();
+    while let Some(row) = rows.next_row()? {
+        let key = row.key(rows.pages())?;
+        let name = names::table_name(key.as_slice())
+            .ok_or_else(|| StorageError::corrupted("the catalog holds a table whose name is not UTF-8"))?;
+        let value = row.into_value(rows.pages())?;
+        tables.push((name.to_owned(), decode(name, value.as_slice())?));
+    }
+    Ok(tables)
+}
+
+fn decode(name: &str, bytes: &[u8]) -> Result<TableRecord> {
+    TableRecord::decode(bytes).map_err(|error| StorageError::corrupted(format!("record of table {name:?}: {error}")))
+}
+
+/// Both roots as a write transaction changes them.
+#[derive(Debug)]
+pub(crate) struct Roots {
+    data: TreeMut,
+    forward: TreeMut,
+}
+
+impl Roots {
+    pub(crate) fn new(writer: &Arc<PageWriter>, base: &Version) -> Self {
+        Self {
+            data: TreeMut::new(Arc::clone(writer), base.data),
+            forward: TreeMut::new(Arc::clone(writer), base.forward),
+        }
+    }
+
+    pub(crate) fn is_changed(&self) -> bool {
+        self.data.is_changed() || self.forward.is_changed()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<Option<TableRecord>> {
+        find(&&self.data, self.data.root(), name)
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<(String, TableRecord)>> {
+        list(&self.data, self.data.root())
+    }
+
+    /// Whether a record of this name and these descriptors can be stored.
+    pub(crate) fn check_name(&self, name: &str) -> Result<()> {
+        self.data.check_sizes(&names::table_key(name), &[])
+    }
+
+    pub(crate) fn put(&mut self, name: &str, record: &TableRecord) -> Result<()> {
+        self.data.insert(&names::table_key(name), &record.encode()).map(|_| ())
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) -> Result<()> {
+        self.data.remove(&names::table_key(name)).map(|_| ())
+    }
+
+    /// Takes the id of a new table.
+    pub(crate) fn next_table_id(&mut self) -> Result<u64> {
+        let row = search::get(&&self.forward, self.forward.root(), names::TABLE_ID_NEXT)?;
+        let id = match row {
+            None => 1,
+            Some(row) => {
+                let value = row.into_value(&&self.forward)?;
+                let mut input = Decoder::new(value.as_slice());
+                let id = input.u64()?;
+                input.finish()?;
+                id
+            }
+        };
+        let next = id.checked_add(1).ok_or_else(|| StorageError::corrupted("the counter of table ids overflows"))?;
+        self.forward.insert(names::TABLE_ID_NEXT, &next.to_le_bytes())?;
+        Ok(id)
+    }
+
+    /// Seals both roots: data, then forward.
+    pub(crate) fn seal(self, out: &mut Vec<Sealed>) -> Result<(TreeRoot, TreeRoot)> {
+        Ok((self.data.seal(out)?, self.forward.seal(out)?))
+    }
+}
