@@ -1,0 +1,177 @@
+//! What all transactions of an open database share.
+//!
+//! Invariant: there is at most one writer; everything that only the writer changes is behind its turn.
+//! Layer 5 (txn). Lock order: the writer's turn, then `durable`, then the space, then the pins.
+
+use super::error::TransactionError;
+use super::reclaim::Reclaim;
+use crate::base::clock::Clock;
+use crate::base::error::Result;
+use crate::base::ids::Run;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::pages::header::GodByte;
+use crate::pages::select::OpenNote;
+use crate::pages::slot::Slot;
+use crate::pages::store::PageStore;
+use crate::pages::version::Pins;
+use crate::pages::writer::Space;
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) store: Arc<PageStore>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) pins: Arc<Pins>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) durable: Mutex<Durable>,
+    pub(crate) notes: Vec<OpenNote>,
+    pub(crate) read_only: bool,
+    /// A write transaction spills when its dirty pages exceed this.
+    pub(crate) dirty_bytes_max: usize,
+    /// Random number of this session.
+    pub(crate) session: [u8; 16],
+    turn: Turn,
+    header_damaged: AtomicBool,
+}
+
+/// What the storage holds durably, and what memory owes to it.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    /// The slot that was written last, and its index.
+    pub(crate) slot: Slot,
+    pub(crate) index: u8,
+    /// Nothing that the other slot reaches lies at or above this many units.
+    pub(crate) other_reach_units: u64,
+    pub(crate) reclaim: Reclaim,
+}
+
+/// Everything that opening found out.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: PageStore,
+    pub(crate) space: Space,
+    pub(crate) durable: Durable,
+    pub(crate) notes: Vec<OpenNote>,
+    pub(crate) header_damaged: bool,
+}
+
+/// How a database behaves while it is open.
+#[derive(Debug, Clone)]
+pub(crate) struct CoreOptions {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) read_only: bool,
+    pub(crate) dirty_bytes_max: usize,
+    pub(crate) session: [u8; 16],
+}
+
+impl Core {
+    pub(crate) fn new(opened: Opened, options: CoreOptions) -> Arc<Self> {
+        let slot = &opened.durable.slot;
+        let published = crate::pages::version::Version {
+            id: slot.transaction,
+            commit_time_micros: slot.commit_time_micros,
+            data: slot.data,
+            forward: slot.forward,
+        };
+        Arc::new(Self {
+            store: Arc::new(opened.store),
+            space: Arc::new(opened.space),
+            pins: Pins::new(published),
+            clock: options.clock,
+            durable: Mutex::new(opened.durable),
+            notes: opened.notes,
+            read_only: options.read_only,
+            dirty_bytes_max: options.dirty_bytes_max,
+            session: options.session,
+            turn: Turn::default(),
+            header_damaged: AtomicBool::new(opened.header_damaged),
+        })
+    }
+
+    /// Whether nothing may be written: as asked for, or because block 0 is damaged and not repaired.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only || self.header_damaged.load(Ordering::Acquire)
+    }
+
+    /// Waits for the writer's turn; refuses where nothing may be written.
+    pub(crate) fn take_turn(self: &Arc<Self>) -> Result<TurnGuard, TransactionError> {
+        if self.read_only {
+            return Err(TransactionError::ReadOnly);
+        }
+        let turn = TurnGuard::take(Arc::clone(self));
+        if self.header_damaged.load(Ordering::Acquire) {
+            return Err(TransactionError::HeaderDamaged);
+        }
+        if self.store.is_poisoned() {
+            return Err(crate::base::error::StorageError::Poisoned.into());
+        }
+        Ok(turn)
+    }
+
+    /// Writes block 0 anew from what the serving slot repeats of it.
+    pub(crate) fn repair_header(self: &Arc<Self>) -> Result<(), TransactionError> {
+        if self.read_only {
+            return Err(TransactionError::ReadOnly);
+        }
+        let _turn = TurnGuard::take(Arc::clone(self));
+        if self.header_damaged.load(Ordering::Acquire) {
+            let primary = self.durable.lock().index;
+            self.store.rewrite_header(GodByte { primary, recovery_required: true, two_phase: true })?;
+            self.header_damaged.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Makes runs allocatable. Memory forgets their content first.
+    pub(crate) fn release(&self, runs: Vec<Run>) {
+        let mut space = self.space.lock();
+        for run in runs {
+            self.store.forget(run);
+            space.release(run);
+        }
+    }
+
+    /// Gives back what readers held that are gone by now. The writer's turn is taken and no transaction runs.
+    pub(crate) fn sweep(&self, durable: &mut MutexGuard<'_, Durable>) {
+        let pinned = self.pins.held();
+        let free = durable.reclaim.sweep(&pinned);
+        self.release(free);
+    }
+}
+
+/// Whose turn it is to write.
+#[derive(Debug, Default)]
+struct Turn {
+    taken: Mutex<bool>,
+    freed: Condvar,
+}
+
+/// The writer's turn; dropping it lets the next writer begin, on whatever thread.
+#[derive(Debug)]
+pub(crate) struct TurnGuard {
+    core: Arc<Core>,
+}
+
+impl TurnGuard {
+    pub(super) fn take(core: Arc<Core>) -> Self {
+        let mut taken = core.turn.taken.lock();
+        while *taken {
+            taken = core.turn.freed.wait(taken);
+        }
+        *taken = true;
+        drop(taken);
+        Self { core }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl Drop for TurnGuard {
+    fn drop(&mut self) {
+        *self.core.turn.taken.lock() = false;
+        self.core.turn.freed.notify_one();
+    }
+}

@@ -1,0 +1,18 @@
+//! Transactions: snapshots, the one writer, commits, reclamation and recovery.
+//!
+//! Invariant: a version is published only once it is durable, and nothing that a pin or a slot may still need is
+//! handed out again.
+//! Layer 5 (txn). Rules: design.md, "Commit", "Reclamation", "Opening".
+
+pub(crate) mod commit;
+pub(crate) mod core;
+pub(crate) mod create;
+pub(crate) mod error;
+pub(crate) mod oracle;
+pub(crate) mod read;
+pub(crate) mod reclaim;
+pub(crate) mod recover;
+#[cfg(test)]
+mod recover_tests;
+pub(crate) mod shutdown;
+pub(crate) mod write;

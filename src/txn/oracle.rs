@@ -1,0 +1,108 @@
+//! Full verification of a database: every page, every row, and the account of all space.
+//!
+//! Invariant: beside the regions' own bitmaps, allocated units are exactly those that the head version reaches, the
+//! region table, and those that pins hold back.
+//! Layer 5 (txn).
+
+use super::core::{Core, TurnGuard};
+use super::error::TransactionError;
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::Run;
+use crate::base::sync::Arc;
+use crate::btree::check::{Checker, Reach, TreeStats};
+use crate::btree::tree::SnapshotPages;
+use crate::catalog::roots;
+use std::collections::BTreeSet;
+
+/// What a full verification counted. Everything in the file was read and found consistent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IntegrityReport {
+    /// Number of tables.
+    pub tables: u64,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Leaf and branch nodes of all trees.
+    pub nodes: u64,
+    /// Bytes of all keys and values.
+    pub stored_bytes: u64,
+    /// Allocation units that the newest version reaches.
+    pub reached_units: u64,
+    /// Allocation units that are kept only because readers still see them.
+    pub pending_units: u64,
+    /// Length of the file in allocation units.
+    pub file_units: u64,
+}
+
+impl Core {
+    /// Reads and verifies everything, while no write transaction runs.
+    pub(crate) fn check(self: &Arc<Self>) -> Result<IntegrityReport, TransactionError> {
+        let _turn = if self.read_only { None } else { Some(TurnGuard::take(Arc::clone(self))) };
+        let mut durable = self.durable.lock();
+        if !self.read_only {
+            self.sweep(&mut durable);
+        }
+        let pin = Arc::new(self.pins.pin_published());
+        let pages = SnapshotPages { store: Arc::clone(&self.store), pin };
+        let version = *pages.pin.version();
+        let mut reach = Reach::default();
+        let tables = roots::list(pages.clone(), &version.data)?;
+        let mut total = TreeStats::default();
+        let mut rows = 0;
+        let all = [version.data, version.forward].into_iter().chain(tables.iter().map(|(_, record)| record.root));
+        for (index, root) in all.enumerate() {
+            let mut checker = Checker {
+                pages: &pages.borrow(),
+                store: &self.store,
+                pin: &pages.pin,
+                reach: &mut reach,
+                birth_max: version.id,
+            };
+            let stats = checker.check(&root)?;
+            total.leaf_pages += stats.leaf_pages;
+            total.branch_pages += stats.branch_pages;
+            if index >= 2 {
+                rows += stats.rows;
+                total.stored_bytes += stats.stored_bytes;
+            }
+        }
+        let table = durable.slot.region_table;
+        if !table.page.is_none() {
+            let units = u32::try_from(self.store.layout().units_for_bytes(table.len_bytes)).unwrap_or(u32::MAX);
+            reach.add(Run::new(table.page, units))?;
+        }
+        let reached_units = reach.units().count() as u64;
+        let pending: Vec<Run> = durable.reclaim.held().map(|dead| dead.run).collect();
+        self.check_account(reach, &pending)?;
+        Ok(IntegrityReport {
+            tables: tables.len() as u64,
+            rows,
+            nodes: total.leaf_pages + total.branch_pages,
+            stored_bytes: total.stored_bytes,
+            reached_units,
+            pending_units: pending.iter().map(|run| u64::from(run.units)).sum(),
+            file_units: self.store.end_units(),
+        })
+    }
+
+    /// Compares the allocator with what is reached and what is pending.
+    fn check_account(&self, mut reach: Reach, pending: &[Run]) -> Result<()> {
+        let mut space = self.space.lock();
+        space.check()?;
+        for run in pending {
+            reach.add(*run)?;
+        }
+        // Neither side counts the regions' own bitmaps; no run can lie in them.
+        let allocated: BTreeSet<u64> = space.allocated_units(&*self.store)?.collect();
+        let expected: BTreeSet<u64> = reach.units().collect();
+        let leaked = allocated.iter().find(|unit| !expected.contains(unit));
+        let lost = expected.iter().find(|unit| !allocated.contains(unit));
+        match (leaked, lost) {
+            (None, None) => Ok(()),
+            (Some(unit), _) => {
+                Err(StorageError::corrupted(format!("unit {unit} is allocated, but nothing reaches it")))
+            }
+            (None, Some(unit)) => Err(StorageError::corrupted(format!("unit {unit} is reached, but recorded as free"))),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Giving free space at the end of the file back, and closing.
+//!
+//! Invariant: the file is cut only above every run that memory holds or that either slot reaches; a poisoned handle
+//! writes nothing.
+//! Layer 5 (txn). Rules: design.md, "Closing".
+
+use super::core::{Core, Durable};
+use crate::base::error::Result;
+
+/// A free tail is cut after a commit once it is longer than this share of the file, and than `TRIM_UNITS_MIN`.
+const TRIM_SHARE: u64 = 4;
+
+const TRIM_UNITS_MIN: u64 = 256;
+
+impl Core {
+    /// Cuts a free tail that has become long. A failure poisons the store; the commit before it stands.
+    pub(crate) fn trim(&self, durable: &mut Durable) {
+        let outcome = self.cut_floor(durable).and_then(|floor| {
+            let end = self.store.end_units();
+            // Some room stays, so that the next transaction need not grow the file again.
+            let target = floor + floor / 16;
+            if end.saturating_sub(target) > (end / TRIM_SHARE).max(TRIM_UNITS_MIN) { self.cut(target) } else { Ok(()) }
+        });
+        if let Err(error) = outcome {
+            log::warn!("the free end of the file could not be given back: {error}");
+        }
+    }
+
+    /// The lowest length, in units, that the file may be cut to.
+    fn cut_floor(&self, durable: &Durable) -> Result<u64> {
+        let allocated = self.space.lock().highest_allocated_end(&*self.store)?;
+        Ok(allocated.max(durable.slot.reach_units).max(durable.other_reach_units))
+    }
+
+    fn cut(&self, end_units: u64) -> Result<()> {
+        let mut space = self.space.lock();
+        self.store.truncate(end_units)?;
+        space.truncate(end_units);
+        Ok(())
+    }
+
+    /// Concludes the session: cuts the free tail and marks the file as closed. Nobody else uses the database any more.
+    pub(crate) fn shut_down(&self) -> Result<()> {
+        if !self.is_read_only() && self.store.is_marked_open() && !self.store.is_poisoned() {
+            let mut durable = self.durable.lock();
+            self.sweep(&mut durable);
+            let floor = self.cut_floor(&durable)?;
+            if floor < self.store.end_units() {
+                self.cut(floor)?;
+            }
+            self.store.mark_closed()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut_down() {
+            log::error!("closing the database failed, the next opening recovers it: {error}");
+        }
+        if let Err(error) = self.store.unlock() {
+            log::warn!("the lock could not be given back: {error}");
+        }
+    }
+}

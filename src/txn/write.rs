@@ -1,0 +1,289 @@
+//! The write transaction: its fields, its verbs on whole tables, and abort.
+//!
+//! Invariant: until the commit nothing of it is reachable from any slot or by any reader, and dropping it gives every
+//! page back.
+//! Layer 5 (txn).
+
+use super::core::TurnGuard;
+use super::error::{TableError, TransactionError};
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::TransactionId;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::{Arc, Mutex};
+use crate::btree::tree::TreeMut;
+use crate::catalog::record::TableRecord;
+use crate::catalog::roots::Roots;
+use crate::pages::writer::PageWriter;
+use std::collections::BTreeMap;
+
+/// The one writer of a database.
+///
+/// Changes are invisible to everybody else until [`WriteTransaction::commit`] returns. Dropping the transaction
+/// without committing, by a panic too, undoes everything.
+///
+/// Several tables can be open at once, and moved to other threads; each table is open at most once.
+///
+/// ```
+/// # fn main() -> Result<(), cowslip::Error> {
+/// use cowslip::{Database, TableDefinition};
+/// const STOCK: TableDefinition<u64, &str> = TableDefinition::new("stock");
+/// let db = Database::in_memory()?;
+/// let tx = db.begin_write()?;
+/// {
+///     let mut stock = tx.open_table(STOCK)?;
+///     stock.insert(7, "seven")?;
+/// }
+/// tx.commit()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct WriteTransaction {
+    /// `None` once committed or aborted.
+    pub(super) open: Option<OpenTransaction>,
+    pub(super) id: TransactionId,
+    /// Set while an operation is under way and left set by one that failed or panicked.
+    poisoned: AtomicBool,
+}
+
+/// What a write transaction owns while it runs. Fields are dropped in this order: trees before their pages.
+#[derive(Debug)]
+pub(super) struct OpenTransaction {
+    pub(super) tables: Mutex<BTreeMap<String, Staged>>,
+    pub(super) roots: Mutex<Roots>,
+    pub(super) bracket: Bracket,
+}
+
+/// The writer's turn and pages. Unless the commit concludes it, dropping it gives every page back.
+#[derive(Debug)]
+pub(super) struct Bracket {
+    pub(super) writer: Arc<PageWriter>,
+    pub(super) turn: TurnGuard,
+    pub(super) concluded: bool,
+}
+
+impl Drop for Bracket {
+    fn drop(&mut self) {
+        if !self.concluded {
+            self.writer.rollback();
+        }
+    }
+}
+
+/// A table that the transaction has touched.
+#[derive(Debug)]
+pub(super) enum Staged {
+    /// Open in a handle.
+    Open,
+    /// Closed again, with what changed.
+    Closed(Box<(TableRecord, TreeMut)>),
+}
+
+/// A table while a handle has it: taken from the transaction, given back by [`WriteTransaction::check_in`].
+#[derive(Debug)]
+pub(crate) struct CheckedOut {
+    pub(crate) name: String,
+    pub(crate) record: TableRecord,
+    pub(crate) tree: TreeMut,
+}
+
+impl WriteTransaction {
+    pub(crate) fn begin(turn: TurnGuard) -> Result<Self, TransactionError> {
+        let core = Arc::clone(turn.core());
+        core.sweep(&mut core.durable.lock());
+        let base = core.pins.pin_published();
+        let id = base
+            .version()
+            .id
+            .next()
+            .ok_or_else(|| StorageError::corrupted("the counter of transaction ids overflows"))?;
+        let version = *base.version();
+        core.space.lock().begin();
+        let writer = Arc::new(PageWriter::new(Arc::clone(&core.store), Arc::clone(&core.space), base, id));
+        let roots = Mutex::new(Roots::new(&writer, &version));
+        let bracket = Bracket { writer, turn, concluded: false };
+        let open = OpenTransaction { tables: Mutex::new(BTreeMap::new()), roots, bracket };
+        Ok(Self { open: Some(open), id, poisoned: AtomicBool::new(false) })
+    }
+
+    /// Id that the commit will have.
+    #[must_use]
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    pub(super) fn parts(&self) -> &OpenTransaction {
+        self.open.as_ref().expect("the transaction ends only by value")
+    }
+
+    /// Undoes everything and lets the next writer begin. The same as dropping the transaction.
+    ///
+    /// # Errors
+    /// None today; the signature leaves room.
+    pub fn abort(self) -> Result<(), StorageError> {
+        drop(self);
+        Ok(())
+    }
+
+    /// Whether an operation failed half-way, so that the transaction can only be aborted.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Runs a change. If it fails or panics the transaction is poisoned, because the tree may be half changed.
+    pub(crate) fn change<T>(&self, step: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.is_poisoned() {
+            return Err(StorageError::TransactionPoisoned);
+        }
+        let armed = Armed { poisoned: &self.poisoned, disarmed: false };
+        let outcome = step()?;
+        armed.disarm();
+        Ok(outcome)
+    }
+
+    /// Takes a table, creating it with `create` where it does not exist; `verify` may refuse what is there.
+    pub(crate) fn check_out(
+        &self,
+        name: &str,
+        create: impl FnOnce(u64) -> TableRecord,
+        verify: impl FnOnce(&TableRecord) -> Result<(), TableError>,
+    ) -> Result<CheckedOut, TableError> {
+        if self.is_poisoned() {
+            return Err(StorageError::TransactionPoisoned.into());
+        }
+        let parts = self.parts();
+        let mut tables = parts.tables.lock();
+        match tables.get(name) {
+            Some(Staged::Open) => return Err(TableError::AlreadyOpen(name.to_owned())),
+            Some(Staged::Closed(closed)) => verify(&closed.0)?,
+            None => {
+                let mut roots = parts.roots.lock();
+                roots.check_name(name)?;
+                let record = match roots.find(name)? {
+                    Some(record) => {
+                        verify(&record)?;
+                        record
+                    }
+                    None => self.change(|| {
+                        let record = create(roots.next_table_id()?);
+                        roots.put(name, &record)?;
+                        Ok(record)
+                    })?,
+                };
+                let tree = TreeMut::new(Arc::clone(&parts.bracket.writer), record.root);
+                tables.insert(name.to_owned(), Staged::Closed(Box::new((record, tree))));
+            }
+        }
+        match tables.insert(name.to_owned(), Staged::Open) {
+            Some(Staged::Closed(closed)) => {
+                let (record, tree) = *closed;
+                Ok(CheckedOut { name: name.to_owned(), record, tree })
+            }
+            _ => unreachable!("the table was just found closed"),
+        }
+    }
+
+    /// Gives a table back when its handle is dropped.
+    pub(crate) fn check_in(&self, mut table: CheckedOut) {
+        if self.exceeds_budget() && !self.is_poisoned() {
+            // A failure poisons the transaction, so that its commit reports it.
+            if let Err(error) = self.change(|| table.tree.spill()) {
+                log::error!("table {:?} could not be written early: {error}", table.name);
+            }
+        }
+        self.parts().tables.lock().insert(table.name, Staged::Closed(Box::new((table.record, table.tree))));
+    }
+
+    fn exceeds_budget(&self) -> bool {
+        let bracket = &self.parts().bracket;
+        bracket.writer.dirty_bytes() > bracket.turn.core().dirty_bytes_max
+    }
+
+    /// Writes a table early where the transaction holds too many dirty pages and this table has its share of them; one
+    /// with few would be written again and again to no use.
+    pub(crate) fn spill_if_large(&self, tree: &mut TreeMut) -> Result<()> {
+        if self.exceeds_budget() {
+            let tables = self.parts().tables.lock().len().max(1);
+            if tree.dirty_bytes() >= self.parts().bracket.writer.dirty_bytes() / tables {
+                return tree.spill();
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<(String, TableRecord)>, TableError> {
+        Ok(self.parts().roots.lock().list()?)
+    }
+
+    /// Gives a table another name; its rows stay where they are.
+    pub(crate) fn rename(&self, old: &str, new: &str) -> Result<(), TableError> {
+        if self.is_poisoned() {
+            return Err(StorageError::TransactionPoisoned.into());
+        }
+        let parts = self.parts();
+        let (mut tables, mut roots) = (parts.tables.lock(), parts.roots.lock());
+        for name in [old, new] {
+            if matches!(tables.get(name), Some(Staged::Open)) {
+                return Err(TableError::AlreadyOpen(name.to_owned()));
+            }
+        }
+        roots.check_name(new)?;
+        let record = roots.find(old)?.ok_or_else(|| TableError::DoesNotExist(old.to_owned()))?;
+        if old == new {
+            return Ok(());
+        }
+        if roots.find(new)?.is_some() {
+            return Err(TableError::Exists(new.to_owned()));
+        }
+        self.change(|| {
+            roots.remove(old)?;
+            roots.put(new, &record)
+        })?;
+        if let Some(staged) = tables.remove(old) {
+            tables.insert(new.to_owned(), staged);
+        }
+        Ok(())
+    }
+
+    /// Deletes a table with all its rows; says whether there was one.
+    pub(crate) fn delete(&self, name: &str) -> Result<bool, TableError> {
+        if self.is_poisoned() {
+            return Err(StorageError::TransactionPoisoned.into());
+        }
+        let parts = self.parts();
+        let (mut tables, mut roots) = (parts.tables.lock(), parts.roots.lock());
+        if matches!(tables.get(name), Some(Staged::Open)) {
+            return Err(TableError::AlreadyOpen(name.to_owned()));
+        }
+        let Some(record) = roots.find(name)? else { return Ok(false) };
+        let tree = match tables.remove(name) {
+            Some(Staged::Closed(closed)) => closed.1,
+            _ => TreeMut::new(Arc::clone(&parts.bracket.writer), record.root),
+        };
+        self.change(|| {
+            tree.destroy()?;
+            roots.remove(name)
+        })?;
+        Ok(true)
+    }
+}
+
+/// Poisons a transaction unless it is disarmed: errors and panics take the same way.
+struct Armed<'t> {
+    poisoned: &'t AtomicBool,
+    disarmed: bool,
+}
+
+impl Armed<'_> {
+    fn disarm(mut self) {
+        self.disarmed = true;
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        if !self.disarmed {
+            self.poisoned.store(true, Ordering::Release);
+        }
+    }
+}
