@@ -1,0 +1,14 @@
+//! How the built-in types are written as values and as ordered keys.
+//!
+//! Invariant: decoding accepts only what encoding writes, so equal values have equal bytes and the reverse.
+//! Layer 6 (table). Bytes: design.md, "Type descriptors and encodings".
+
+mod array;
+mod bytes;
+mod int;
+pub(super) mod ordered;
+pub(super) mod tuple;
+mod unit;
+
+#[cfg(test)]
+mod properties;

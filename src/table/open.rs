@@ -1,0 +1,159 @@
+//! Opening, listing, renaming and deleting tables: the typed verbs of both kinds of transaction.
+//!
+//! Invariant: types are compared by their stored structure before a table is handed out.
+//! Layer 6 (table).
+
+use super::definition::{TableDefinition, TableHandle, UntypedTableHandle};
+use super::descriptor::TypeDescriptor;
+use super::read_only::ReadOnlyTable;
+use super::read_write::Table;
+use super::traits::{Key, Value};
+use crate::base::error::StorageError;
+use crate::base::ids::TreeRoot;
+use crate::base::sync::Arc;
+use crate::catalog::record::{TableKind, TableRecord};
+use crate::txn::error::{TableError, TableTypeMismatch};
+use crate::txn::read::ReadTransaction;
+use crate::txn::write::WriteTransaction;
+
+/// The encoded descriptors of a definition's types.
+struct Types {
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+fn types<K: Key, V: Value>(name: &str) -> Result<Types, TableError> {
+    if name.is_empty() {
+        return Err(TableError::InvalidDefinition("a table needs a name".into()));
+    }
+    let encode = |descriptor: TypeDescriptor| match descriptor.check() {
+        Ok(()) => Ok(descriptor.encode()),
+        Err(error) => Err(TableError::InvalidDefinition(format!("table {name:?}: {error}"))),
+    };
+    Ok(Types { key: encode(K::descriptor())?, value: encode(V::descriptor())? })
+}
+
+fn verify(name: &str, types: &Types, record: &TableRecord) -> Result<(), TableError> {
+    if (&types.key, &types.value) == (&record.key_type, &record.value_type) {
+        return Ok(());
+    }
+    let show = |key: &[u8], value: &[u8]| -> Result<String, TableError> {
+        let key = TypeDescriptor::decode(key).map_err(StorageError::from)?;
+        let value = TypeDescriptor::decode(value).map_err(StorageError::from)?;
+        Ok(format!("<{key}, {value}>"))
+    };
+    Err(TableError::TypeMismatch(Box::new(TableTypeMismatch {
+        table: name.to_owned(),
+        expected: show(&types.key, &types.value)?,
+        found: show(&record.key_type, &record.value_type)?,
+    })))
+}
+
+fn handles(tables: Vec<(String, TableRecord)>) -> impl Iterator<Item = UntypedTableHandle> {
+    tables.into_iter().map(|(name, _)| UntypedTableHandle::new(name))
+}
+
+impl ReadTransaction {
+    /// Opens a table of the snapshot.
+    ///
+    /// # Errors
+    /// [`TableError::DoesNotExist`], [`TableError::TypeMismatch`], or what reading the catalog failed with.
+    pub fn open_table<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<ReadOnlyTable<K, V>, TableError> {
+        self.open_existing(definition)?.ok_or_else(|| TableError::DoesNotExist(definition.name().to_owned()))
+    }
+
+    /// The same, but a table that does not exist yet is an empty one.
+    ///
+    /// # Errors
+    /// [`TableError::TypeMismatch`], or what reading the catalog failed with.
+    pub fn open_table_or_empty<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<ReadOnlyTable<K, V>, TableError> {
+        let table = self.open_existing(definition)?;
+        Ok(table.unwrap_or_else(|| self.read_only(definition.name(), TreeRoot::EMPTY)))
+    }
+
+    fn open_existing<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<Option<ReadOnlyTable<K, V>>, TableError> {
+        let types = types::<K, V>(definition.name())?;
+        let Some(record) = self.find(definition.name())? else { return Ok(None) };
+        verify(definition.name(), &types, &record)?;
+        Ok(Some(self.read_only(definition.name(), record.root)))
+    }
+
+    fn read_only<K: Key + 'static, V: Value + 'static>(&self, name: &str, root: TreeRoot) -> ReadOnlyTable<K, V> {
+        ReadOnlyTable::new(name.to_owned(), self.pages().clone(), root, Arc::clone(self.core()))
+    }
+
+    /// Names of all tables of the snapshot, in the order of their bytes.
+    ///
+    /// # Errors
+    /// What reading the catalog failed with.
+    pub fn list_tables(&self) -> Result<impl Iterator<Item = UntypedTableHandle> + use<>, TableError> {
+        self.list().map(handles)
+    }
+}
+
+impl WriteTransaction {
+    /// Opens a table, creating it where it does not exist.
+    ///
+    /// # Errors
+    /// [`TableError::AlreadyOpen`] while another handle has it, [`TableError::TypeMismatch`],
+    /// [`TableError::InvalidDefinition`], or what reading or changing the catalog failed with.
+    pub fn open_table<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<Table<'_, K, V>, TableError> {
+        let name = definition.name();
+        let types = types::<K, V>(name)?;
+        let create = |id| TableRecord {
+            id,
+            kind: TableKind::Table,
+            root: TreeRoot::EMPTY,
+            key_type: types.key.clone(),
+            value_type: types.value.clone(),
+        };
+        Ok(Table::new(self, self.check_out(name, create, |record| verify(name, &types, record))?))
+    }
+
+    /// Names of all tables, those created in this transaction included, in the order of their bytes.
+    ///
+    /// # Errors
+    /// What reading the catalog failed with.
+    pub fn list_tables(&self) -> Result<impl Iterator<Item = UntypedTableHandle> + use<>, TableError> {
+        self.list().map(handles)
+    }
+
+    /// Deletes a table with all its rows; says whether there was one. Its types do not matter.
+    ///
+    /// Cost: reads every page of the table.
+    ///
+    /// # Errors
+    /// [`TableError::AlreadyOpen`] while a handle has it. After a storage error the transaction can only be aborted.
+    pub fn delete_table(&self, table: impl TableHandle) -> Result<bool, TableError> {
+        let name = table.name().to_owned();
+        // An open table that is passed itself is closed by that.
+        drop(table);
+        self.delete(&name)
+    }
+
+    /// Gives a table another name. Its rows stay where they are. To its own name does nothing.
+    ///
+    /// # Errors
+    /// [`TableError::DoesNotExist`], [`TableError::Exists`], and [`TableError::AlreadyOpen`] while a handle has either
+    /// name. After a storage error the transaction can only be aborted.
+    pub fn rename_table(&self, table: impl TableHandle, new_name: impl TableHandle) -> Result<(), TableError> {
+        if new_name.name().is_empty() {
+            return Err(TableError::InvalidDefinition("a table needs a name".into()));
+        }
+        let (old, new) = (table.name().to_owned(), new_name.name().to_owned());
+        drop((table, new_name));
+        self.rename(&old, &new)
+    }
+}

@@ -1,0 +1,110 @@
+//! Typed iteration over rows, and how typed bounds become byte bounds.
+//!
+//! Invariant: an inverted or empty range yields nothing; it is never an error and never a panic.
+//! Layer 6 (table).
+
+use super::guard::AccessGuard;
+use super::traits::{Key, Value};
+use crate::base::error::{Result, StorageError};
+use crate::base::sync::Arc;
+use crate::btree::cursor::RangeCursor;
+use crate::btree::search::RowRef;
+use crate::btree::tree::{SnapshotPages, TreeMut};
+use crate::pages::store::PageRef;
+use crate::txn::core::Core;
+use std::borrow::Borrow;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+
+/// A row: its key and its value.
+pub type Row<'a, K, V> = (AccessGuard<'a, K>, AccessGuard<'a, V>);
+
+/// Rows of a table in key order, from both ends.
+///
+/// Yields `Err` at most once, and nothing after it. A range of a read transaction owns its snapshot.
+#[must_use = "a range does nothing until it is iterated"]
+pub struct Range<'a, K: Key + 'static, V: Value + 'static> {
+    rows: Rows<'a>,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+/// Where rows come from.
+pub(crate) enum Rows<'a> {
+    Snapshot {
+        cursor: RangeCursor<SnapshotPages>,
+        /// Keeps the file open and locked.
+        _core: Arc<Core>,
+    },
+    Writer(RangeCursor<&'a TreeMut>),
+}
+
+impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
+    pub(crate) fn new(rows: Rows<'a>) -> Self {
+        Self { rows, types: PhantomData }
+    }
+
+    fn step(&mut self, forward: bool) -> Option<Result<Row<'a, K, V>>> {
+        match &mut self.rows {
+            Rows::Snapshot { cursor, .. } => {
+                let row = if forward { cursor.next_row() } else { cursor.previous_row() };
+                row.transpose().map(|row| row.and_then(|row| guards(row, cursor.pages())))
+            }
+            Rows::Writer(cursor) => {
+                let row = if forward { cursor.next_row() } else { cursor.previous_row() };
+                row.transpose().map(|row| row.and_then(|row| guards(row, cursor.pages())))
+            }
+        }
+    }
+}
+
+fn guards<'a, K: Key + 'static, V: Value + 'static>(
+    row: RowRef<PageRef<'a>>,
+    extents: &impl crate::btree::key::Extents,
+) -> Result<Row<'a, K, V>> {
+    let key = AccessGuard::of_key(row.key(extents)?)?;
+    Ok((key, AccessGuard::of_value(row.into_value(extents)?)?))
+}
+
+impl<'a, K: Key + 'static, V: Value + 'static> Iterator for Range<'a, K, V> {
+    type Item = Result<Row<'a, K, V>, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(true)
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> DoubleEndedIterator for Range<'_, K, V> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(false)
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> FusedIterator for Range<'_, K, V> {}
+
+impl<K: Key + 'static, V: Value + 'static> fmt::Debug for Range<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Range").finish_non_exhaustive()
+    }
+}
+
+/// The ordered bytes of a key.
+pub(crate) fn encode_key<'k, K: Key + 'static>(key: &K::SelfType<'k>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    K::encode_key(key, &mut bytes);
+    bytes
+}
+
+/// Byte bounds of a typed range.
+pub(crate) fn encode_bounds<'k, K: Key + 'static, B: Borrow<K::SelfType<'k>>>(
+    range: &impl RangeBounds<B>,
+) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let encode = |bound: Bound<&B>| bound.map(|key| encode_key::<K>(key.borrow()));
+    (encode(range.start_bound()), encode(range.end_bound()))
+}
+
+/// Bounds as the trees take them.
+pub(crate) fn as_slices(bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (bounds.0.as_ref().map(Vec::as_slice), bounds.1.as_ref().map(Vec::as_slice))
+}

@@ -1,0 +1,141 @@
+//! A table as a read transaction sees it.
+//!
+//! Invariant: the handle owns its snapshot: nothing that it returns changes, however long it lives.
+//! Layer 6 (table).
+
+use super::definition::{TableHandle, sealed};
+use super::guard::AccessGuard;
+use super::prefix::{PrefixKey, encode_prefix_bounds};
+use super::range::{Range, Row, Rows, as_slices, encode_bounds, encode_key};
+use super::traits::{Key, Value};
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::TreeRoot;
+use crate::base::sync::Arc;
+use crate::btree::cursor::RangeCursor;
+use crate::btree::search;
+use crate::btree::tree::SnapshotPages;
+use crate::txn::core::Core;
+use std::borrow::Borrow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+
+/// A table of one snapshot.
+///
+/// Keeps the snapshot alive by itself: the transaction that it came from may be dropped before it. Cheap to clone.
+pub struct ReadOnlyTable<K: Key + 'static, V: Value + 'static> {
+    name: String,
+    pages: SnapshotPages,
+    root: TreeRoot,
+    /// Keeps the file open and locked.
+    core: Arc<Core>,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
+    pub(crate) fn new(name: String, pages: SnapshotPages, root: TreeRoot, core: Arc<Core>) -> Self {
+        Self { name, pages, root, core, types: PhantomData }
+    }
+
+    /// Looks a key up.
+    ///
+    /// Cost: one descent of the tree.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<AccessGuard<'static, V>>, StorageError> {
+        let pages = self.pages.borrow();
+        let Some(row) = search::get(&pages, &self.root, &encode_key::<K>(key.borrow()))? else { return Ok(None) };
+        let value = row.into_value(&pages)?.map_leaf(|leaf| leaf.hold(&self.pages.pin));
+        AccessGuard::of_value(value).map(Some)
+    }
+
+    /// The rows whose keys lie in `range`, in key order, from both ends. Where the start is above the end there are
+    /// none.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn range<'k, B>(&self, range: impl RangeBounds<B>) -> Result<Range<'static, K, V>, StorageError>
+    where
+        B: Borrow<K::SelfType<'k>>,
+    {
+        self.rows(&encode_bounds::<K, B>(&range))
+    }
+
+    /// The rows whose keys start with `prefix`; see [`PrefixKey`].
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn prefix<'k>(&self, prefix: impl Borrow<K::Prefix<'k>>) -> Result<Range<'static, K, V>, StorageError>
+    where
+        K: PrefixKey,
+    {
+        self.rows(&encode_prefix_bounds::<K>(prefix.borrow()))
+    }
+
+    /// All rows in key order, from both ends.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn iter(&self) -> Result<Range<'static, K, V>, StorageError> {
+        self.rows(&(Bound::Unbounded, Bound::Unbounded))
+    }
+
+    fn rows(&self, bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Result<Range<'static, K, V>> {
+        let (start, end) = as_slices(bounds);
+        let cursor = RangeCursor::new(self.pages.clone(), &self.root, start, end)?;
+        Ok(Range::new(Rows::Snapshot { cursor, _core: Arc::clone(&self.core) }))
+    }
+
+    /// The row with the lowest key.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn first(&self) -> Result<Option<Row<'static, K, V>>, StorageError> {
+        self.iter()?.next().transpose()
+    }
+
+    /// The row with the highest key.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn last(&self) -> Result<Option<Row<'static, K, V>>, StorageError> {
+        self.iter()?.next_back().transpose()
+    }
+
+    /// Number of rows. Costs nothing: the tree counts them.
+    ///
+    /// # Errors
+    /// None today; the signature is that of other tables.
+    pub fn len(&self) -> Result<u64, StorageError> {
+        Ok(self.root.rows)
+    }
+
+    /// Whether there is no row.
+    ///
+    /// # Errors
+    /// None today; the signature is that of other tables.
+    pub fn is_empty(&self) -> Result<bool, StorageError> {
+        Ok(self.root.rows == 0)
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> Clone for ReadOnlyTable<K, V> {
+    fn clone(&self) -> Self {
+        Self::new(self.name.clone(), self.pages.clone(), self.root, Arc::clone(&self.core))
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> TableHandle for ReadOnlyTable<K, V> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> sealed::Sealed for ReadOnlyTable<K, V> {}
+
+impl<K: Key + 'static, V: Value + 'static> fmt::Debug for ReadOnlyTable<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadOnlyTable").field("name", &self.name).field("rows", &self.root.rows).finish_non_exhaustive()
+    }
+}

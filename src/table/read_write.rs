@@ -1,0 +1,195 @@
+//! A table as the write transaction changes it.
+//!
+//! Invariant: a change that fails or panics half-way poisons the transaction before anything else can be done with it.
+//! Layer 6 (table).
+
+use super::definition::{TableHandle, sealed};
+use super::guard::AccessGuard;
+use super::prefix::{PrefixKey, encode_prefix_bounds};
+use super::range::{Range, Row, Rows, as_slices, encode_bounds, encode_key};
+use super::traits::{Key, Value};
+use crate::base::error::{Result, StorageError};
+use crate::btree::cursor::RangeCursor;
+use crate::btree::search::{self, RowBytes};
+use crate::btree::tree::TreeMut;
+use crate::txn::write::{CheckedOut, WriteTransaction};
+use std::borrow::Borrow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+
+/// A table that can be read and changed.
+///
+/// Reads see the changes made through it. Dropping it keeps the changes in the transaction; they become visible to
+/// others with the commit. It can be moved to another thread.
+pub struct Table<'t, K: Key + 'static, V: Value + 'static> {
+    transaction: &'t WriteTransaction,
+    /// `None` only while it is dropped.
+    open: Option<CheckedOut>,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
+    pub(crate) fn new(transaction: &'t WriteTransaction, open: CheckedOut) -> Self {
+        Self { transaction, open: Some(open), types: PhantomData }
+    }
+
+    fn open(&self) -> &CheckedOut {
+        self.open.as_ref().expect("the table is open until it is dropped")
+    }
+
+    /// The tree, for reading; refused once an operation failed half-way.
+    fn tree(&self) -> Result<&TreeMut> {
+        if self.transaction.is_poisoned() { Err(StorageError::TransactionPoisoned) } else { Ok(&self.open().tree) }
+    }
+
+    /// Looks a key up.
+    ///
+    /// Cost: one descent of the tree.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<AccessGuard<'_, V>>, StorageError> {
+        let tree = self.tree()?;
+        let Some(row) = search::get(&tree, tree.root(), &encode_key::<K>(key.borrow()))? else { return Ok(None) };
+        AccessGuard::of_value(row.into_value(&tree)?).map(Some)
+    }
+
+    /// Sets the value of a key, whether it was there or not, and returns the value that it had.
+    ///
+    /// Cost: one descent; the first change to a node in a transaction copies it.
+    ///
+    /// # Errors
+    /// [`StorageError::KeyTooLarge`] and [`StorageError::ValueTooLarge`] change nothing. After any other error the
+    /// transaction can only be aborted.
+    pub fn insert<'k, 'v>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+        value: impl Borrow<V::SelfType<'v>>,
+    ) -> Result<Option<AccessGuard<'_, V>>, StorageError> {
+        let key = encode_key::<K>(key.borrow());
+        let value = V::as_bytes(value.borrow());
+        let value = value.as_ref();
+        self.tree()?.check_sizes(&key, value)?;
+        self.change(|tree| tree.insert(&key, value))
+    }
+
+    /// Removes a key and returns the value that it had.
+    ///
+    /// # Errors
+    /// After an error the transaction can only be aborted.
+    pub fn remove<'k>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<AccessGuard<'_, V>>, StorageError> {
+        let key = encode_key::<K>(key.borrow());
+        self.change(|tree| tree.remove(&key))
+    }
+
+    /// Every change of rows goes through here.
+    fn change(
+        &mut self,
+        step: impl FnOnce(&mut TreeMut) -> Result<Option<Vec<u8>>>,
+    ) -> Result<Option<AccessGuard<'_, V>>> {
+        let transaction = self.transaction;
+        let tree = &mut self.open.as_mut().expect("the table is open until it is dropped").tree;
+        transaction.change(|| {
+            let old = step(tree)?;
+            transaction.spill_if_large(tree)?;
+            // An old value that does not decode is an error after the change, so it too must poison.
+            old.map(|old| AccessGuard::of_value(RowBytes::Owned(old))).transpose()
+        })
+    }
+
+    /// The rows whose keys lie in `range`, in key order, from both ends. Where the start is above the end there are
+    /// none.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn range<'k, B>(&self, range: impl RangeBounds<B>) -> Result<Range<'_, K, V>, StorageError>
+    where
+        B: Borrow<K::SelfType<'k>>,
+    {
+        self.rows(&encode_bounds::<K, B>(&range))
+    }
+
+    /// The rows whose keys start with `prefix`; see [`PrefixKey`].
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn prefix<'k>(&self, prefix: impl Borrow<K::Prefix<'k>>) -> Result<Range<'_, K, V>, StorageError>
+    where
+        K: PrefixKey,
+    {
+        self.rows(&encode_prefix_bounds::<K>(prefix.borrow()))
+    }
+
+    /// All rows in key order, from both ends.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn iter(&self) -> Result<Range<'_, K, V>, StorageError> {
+        self.rows(&(Bound::Unbounded, Bound::Unbounded))
+    }
+
+    fn rows(&self, bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Result<Range<'_, K, V>> {
+        let (start, end) = as_slices(bounds);
+        let tree = self.tree()?;
+        RangeCursor::new(tree, tree.root(), start, end).map(|rows| Range::new(Rows::Writer(rows)))
+    }
+
+    /// The row with the lowest key.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn first(&self) -> Result<Option<Row<'_, K, V>>, StorageError> {
+        self.iter()?.next().transpose()
+    }
+
+    /// The row with the highest key.
+    ///
+    /// # Errors
+    /// When a page cannot be read or is damaged.
+    pub fn last(&self) -> Result<Option<Row<'_, K, V>>, StorageError> {
+        self.iter()?.next_back().transpose()
+    }
+
+    /// Number of rows. Costs nothing: the tree counts them.
+    ///
+    /// # Errors
+    /// When an earlier operation failed half-way.
+    pub fn len(&self) -> Result<u64, StorageError> {
+        Ok(self.tree()?.root().rows)
+    }
+
+    /// Whether there is no row.
+    ///
+    /// # Errors
+    /// When an earlier operation failed half-way.
+    pub fn is_empty(&self) -> Result<bool, StorageError> {
+        Ok(self.len()? == 0)
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> Drop for Table<'_, K, V> {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.transaction.check_in(open);
+        }
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> TableHandle for Table<'_, K, V> {
+    fn name(&self) -> &str {
+        &self.open().name
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static> sealed::Sealed for Table<'_, K, V> {}
+
+impl<K: Key + 'static, V: Value + 'static> fmt::Debug for Table<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.open().tree.root().rows;
+        f.debug_struct("Table").field("name", &self.name()).field("rows", &rows).finish_non_exhaustive()
+    }
+}
