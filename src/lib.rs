@@ -4,10 +4,42 @@
 //! Layer 8 (db).
 
 mod base;
+mod btree;
+mod catalog;
+mod db;
 mod io;
+mod pages;
+mod table;
+mod txn;
+
+/// A simulated disk to test storage code on: power cuts at every operation, torn and lost writes, honest failures.
+pub mod sim {
+    pub use crate::io::sim::{
+        CrashPlan, DiskStats, Fault, FaultRates, LengthSurvival, Operation, OperationKind, Sector, SimDisk, Survivors,
+        Tear,
+    };
+}
 
 pub use base::clock::{Clock, SystemClock};
 pub use base::codec::DecodeError;
 pub use base::error::{Corruption, StorageError};
 pub use base::ids::TransactionId;
+pub use db::builder::Builder;
+pub use db::database::Database;
+pub use io::file::{Access, CreateMode, FileStorage};
+pub use io::memory::MemoryStorage;
 pub use io::storage::{LockMode, Storage, SyncKind, WriteMode};
+pub use pages::select::OpenNote;
+pub use table::definition::{TableDefinition, TableHandle, UntypedTableHandle};
+pub use table::descriptor::TypeDescriptor;
+pub use table::guard::AccessGuard;
+pub use table::prefix::PrefixKey;
+pub use table::range::{Range, Row};
+pub use table::read_only::ReadOnlyTable;
+pub use table::read_write::Table;
+pub use table::render::{render_key, render_value};
+pub use table::traits::{Key, TypeName, Value};
+pub use txn::error::{CloseError, CommitError, DatabaseError, Error, TableError, TableTypeMismatch, TransactionError};
+pub use txn::oracle::IntegrityReport;
+pub use txn::read::ReadTransaction;
+pub use txn::write::WriteTransaction;

@@ -1,0 +1,215 @@
+//! Options of a database, and the ways to open one.
+//!
+//! Invariant: an option that cannot work is refused before any file is touched.
+//! Layer 8 (db).
+
+use super::database::Database;
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::random::random_id;
+use crate::base::sync::Arc;
+use crate::io::file::{Access, CreateMode, FileStorage};
+use crate::io::memory::MemoryStorage;
+use crate::io::storage::Storage;
+use crate::pages::header::Format;
+use crate::pages::layout::Layout;
+use crate::txn::core::{Core, CoreOptions};
+use crate::txn::error::DatabaseError;
+use crate::txn::recover::{self, OpenOptions};
+use std::io;
+use std::path::Path;
+
+const UNIT_BYTES: u32 = 4096;
+const REGION_UNITS: u32 = 65536;
+const NODE_BYTES_DEFAULT: u32 = 8192;
+const CACHE_BYTES_DEFAULT: usize = 256 << 20;
+
+/// Options for creating and opening databases.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("shop.cowslip");
+/// use cowslip::Database;
+/// let db = Database::builder().cache_bytes_max(64 << 20).create(&path)?;
+/// db.close()?;
+/// let db = Database::builder().open_read_only(&path)?;
+/// assert!(db.begin_write().is_err());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Builder {
+    cache_bytes_max: usize,
+    unit_bytes: u32,
+    node_bytes: u32,
+    region_units: u32,
+    test_geometry: bool,
+    clock: Arc<dyn Clock>,
+    identity: Option<[u8; 16]>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            cache_bytes_max: CACHE_BYTES_DEFAULT,
+            unit_bytes: UNIT_BYTES,
+            node_bytes: NODE_BYTES_DEFAULT,
+            region_units: REGION_UNITS,
+            test_geometry: false,
+            clock: Arc::new(SystemClock),
+            identity: None,
+        }
+    }
+
+    /// Memory for cached pages, 256 MiB by default. A write transaction whose changed pages exceed half of it writes
+    /// them early. Nothing is allocated up front.
+    #[must_use]
+    pub fn cache_bytes_max(mut self, bytes: usize) -> Self {
+        self.cache_bytes_max = bytes;
+        self
+    }
+
+    /// Size of a node in a new database: 4096, 8192 (the default), 16384, 32768 or 65536. Larger nodes make scans and
+    /// lookups in large databases cheaper and small commits dearer. An existing database keeps its size.
+    #[must_use]
+    pub fn node_bytes(mut self, bytes: u32) -> Self {
+        self.node_bytes = bytes;
+        self
+    }
+
+    /// Where commits take their time from.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Small units and regions, so that tests reach every boundary. Ordinary opening refuses such files.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn test_geometry(mut self, unit_bytes: u32, node_bytes: u32, region_units: u32) -> Self {
+        (self.unit_bytes, self.node_bytes, self.region_units) = (unit_bytes, node_bytes, region_units);
+        self.test_geometry = true;
+        self
+    }
+
+    /// A fixed identity of database and session, so that the same operations write the same bytes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn test_identity(mut self, identity: [u8; 16]) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Opens the database in the file, or makes one where the file is missing or empty.
+    ///
+    /// The file is locked until the last handle, transaction and table is gone.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] says what was found; the file is as it was.
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<Database, DatabaseError> {
+        self.open_file(path.as_ref(), CreateMode::CreateOrOpen, Access::ReadWrite)
+    }
+
+    /// Opens the database in an existing file.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] says what was found; the file is as it was.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Database, DatabaseError> {
+        self.open_file(path.as_ref(), CreateMode::OpenExisting, Access::ReadWrite)
+    }
+
+    /// Opens the database in an existing file without ever writing to it. Several readers may do so at once, but not
+    /// beside a writer. A database that was not closed is shown as of its last commit and not repaired.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] says what was found.
+    pub fn open_read_only(&self, path: impl AsRef<Path>) -> Result<Database, DatabaseError> {
+        self.open_file(path.as_ref(), CreateMode::OpenExisting, Access::ReadOnly)
+    }
+
+    /// Makes an empty database in memory, gone with its last handle.
+    ///
+    /// # Errors
+    /// [`DatabaseError::InvalidOption`].
+    pub fn in_memory(&self) -> Result<Database, DatabaseError> {
+        self.create_with_storage(MemoryStorage::new())
+    }
+
+    /// The same as [`Builder::create`] on a storage of the caller.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] says what was found; the storage is as it was.
+    pub fn create_with_storage(&self, storage: impl Storage) -> Result<Database, DatabaseError> {
+        self.open_storage(Arc::new(storage), true, false)
+    }
+
+    /// The same as [`Builder::open`] on a storage of the caller.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] says what was found; the storage is as it was.
+    pub fn open_with_storage(&self, storage: impl Storage) -> Result<Database, DatabaseError> {
+        self.open_storage(Arc::new(storage), false, false)
+    }
+
+    /// The same as [`Builder::open_read_only`] on a storage of the caller.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] says what was found.
+    pub fn open_read_only_with_storage(&self, storage: impl Storage) -> Result<Database, DatabaseError> {
+        self.open_storage(Arc::new(storage), false, true)
+    }
+
+    fn layout(&self) -> Result<Layout, DatabaseError> {
+        let invalid = |reason: String| DatabaseError::InvalidOption(reason);
+        let least = if self.test_geometry { 512 } else { UNIT_BYTES };
+        if !self.node_bytes.is_power_of_two() || !(least..=65536).contains(&self.node_bytes) {
+            return Err(invalid(format!("node_bytes is {}, not a power of two of {least} to 65536", self.node_bytes)));
+        }
+        Layout::new(self.unit_bytes, (self.node_bytes / self.unit_bytes).max(1), self.region_units)
+            .map_err(|error| invalid(error.to_string()))
+    }
+
+    fn open_file(&self, path: &Path, create: CreateMode, access: Access) -> Result<Database, DatabaseError> {
+        self.layout()?;
+        // Units smaller than a block of the device cannot be written past the page cache.
+        let direct = self.unit_bytes >= UNIT_BYTES;
+        let (storage, _) = FileStorage::open(path, create, access, direct).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => DatabaseError::Locked(source.to_string()),
+            _ => DatabaseError::Open { path: path.to_owned(), source },
+        })?;
+        self.open_storage(Arc::new(storage), create != CreateMode::OpenExisting, access == Access::ReadOnly)
+    }
+
+    fn open_storage(
+        &self,
+        storage: Arc<dyn Storage>,
+        create: bool,
+        read_only: bool,
+    ) -> Result<Database, DatabaseError> {
+        let uuid = self.identity.unwrap_or_else(random_id);
+        let format = Format { layout: self.layout()?, uuid, read_only_compatible: 0, compatible: 0 };
+        let options = OpenOptions {
+            read_only,
+            create: create.then_some(format),
+            test_geometry: self.test_geometry,
+            cache_bytes_max: self.cache_bytes_max,
+        };
+        let opened = recover::open(storage, &options)?;
+        let options = CoreOptions {
+            clock: Arc::clone(&self.clock),
+            read_only,
+            dirty_bytes_max: self.cache_bytes_max / 2,
+            session: self.identity.unwrap_or_else(random_id),
+        };
+        Ok(Database::new(Core::new(opened, options)))
+    }
+}

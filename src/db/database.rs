@@ -1,0 +1,174 @@
+//! The handle of an open database.
+//!
+//! Invariant: the file is closed and unlocked exactly once, by whichever handle, transaction or table is the last.
+//! Layer 8 (db).
+
+use super::builder::Builder;
+use crate::base::sync::Arc;
+use crate::pages::select::OpenNote;
+use crate::txn::core::Core;
+use crate::txn::error::{CloseError, CommitError, DatabaseError, TransactionError};
+use crate::txn::oracle::IntegrityReport;
+use crate::txn::read::ReadTransaction;
+use crate::txn::write::WriteTransaction;
+use std::fmt;
+use std::path::Path;
+
+/// An open database. Cheap to clone; clones share the one file.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("visits.cowslip");
+/// use cowslip::{Database, TableDefinition};
+/// const VISITS: TableDefinition<&str, u64> = TableDefinition::new("visits");
+///
+/// let db = Database::create(&path)?;
+/// db.update(|tx| {
+///     let mut visits = tx.open_table(VISITS)?;
+///     visits.insert("home", 1)?;
+///     Ok::<_, cowslip::Error>(())
+/// })?;
+/// let count = db.view(|tx| {
+///     Ok::<_, cowslip::Error>(tx.open_table(VISITS)?.get("home")?.map(|row| row.value()))
+/// })?;
+/// assert_eq!(count, Some(1));
+/// db.close()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    core: Arc<Core>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.core.pins.published();
+        f.debug_struct("Database").field("transaction", &version.id).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// What the tests of the rules look into.
+    #[cfg(test)]
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Opens the database in the file, or makes one where the file is missing or empty, with default options.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] says what was found; the file is as it was.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, DatabaseError> {
+        Builder::new().create(path)
+    }
+
+    /// Opens the database in an existing file, with default options.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] says what was found; the file is as it was.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DatabaseError> {
+        Builder::new().open(path)
+    }
+
+    /// Makes an empty database in memory, with default options.
+    ///
+    /// # Errors
+    /// None today; the signature is that of the other ways to open.
+    pub fn in_memory() -> Result<Self, DatabaseError> {
+        Builder::new().in_memory()
+    }
+
+    /// Options for creating and opening.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Begins a snapshot of the newest commit. Never waits.
+    ///
+    /// # Errors
+    /// None today; the signature leaves room.
+    pub fn begin_read(&self) -> Result<ReadTransaction, TransactionError> {
+        Ok(ReadTransaction::begin(&self.core))
+    }
+
+    /// Begins the write transaction, waiting for the one that runs to end.
+    ///
+    /// A thread that asks for a second one while it holds the first waits for ever.
+    ///
+    /// # Errors
+    /// [`TransactionError::ReadOnly`], [`TransactionError::HeaderDamaged`], or a storage error once an earlier write
+    /// has failed.
+    pub fn begin_write(&self) -> Result<WriteTransaction, TransactionError> {
+        WriteTransaction::begin(self.core.take_turn()?)
+    }
+
+    /// Runs `read` on a snapshot of the newest commit.
+    ///
+    /// # Errors
+    /// Whatever `read` returns.
+    pub fn view<T, E: From<TransactionError>>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        read(&self.begin_read()?)
+    }
+
+    /// Runs `write` in a write transaction and commits it. Where `write` fails or panics nothing is changed.
+    ///
+    /// # Errors
+    /// Whatever `write` returns, or what beginning or committing failed with.
+    pub fn update<T, E: From<TransactionError> + From<CommitError>>(
+        &self,
+        write: impl FnOnce(&WriteTransaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let transaction = self.begin_write()?;
+        let outcome = write(&transaction)?;
+        transaction.commit()?;
+        Ok(outcome)
+    }
+
+    /// What was noticed when the file was opened: recovery after a crash, damage that was survived. Empty where
+    /// the last session closed and nothing is damaged; a slot torn by a failed commit stays noted until the next commit.
+    #[must_use]
+    pub fn open_notes(&self) -> &[OpenNote] {
+        &self.core.notes
+    }
+
+    /// Reads and verifies everything in the file: every page and row, and that every allocated unit is accounted for.
+    /// Waits for a running write transaction and holds up later ones.
+    ///
+    /// # Errors
+    /// A storage error that names what is damaged and where.
+    pub fn check_integrity(&self) -> Result<IntegrityReport, TransactionError> {
+        self.core.check()
+    }
+
+    /// Writes a damaged block 0 anew from the copy of its fields that the newest commit slot carries; does nothing
+    /// where it is whole. Until then a database that was opened with
+    /// [`OpenNote::HeaderDamaged`] refuses to write.
+    ///
+    /// # Errors
+    /// [`TransactionError::ReadOnly`], or what writing failed with.
+    pub fn repair_header(&self) -> Result<(), TransactionError> {
+        self.core.repair_header()
+    }
+
+    /// Closes the file: gives the free space at its end back and marks it as closed. Dropping the last handle does the
+    /// same, but cannot report a failure.
+    ///
+    /// # Errors
+    /// [`CloseError::InUse`] while other handles, transactions or tables live; the last of them then closes the file.
+    /// [`CloseError::Storage`] where writing failed; the next opening recovers the last commit.
+    pub fn close(self) -> Result<(), CloseError> {
+        let others = Arc::strong_count(&self.core) - 1;
+        let core = Arc::into_inner(self.core).ok_or(CloseError::InUse(others))?;
+        Ok(core.shut_down()?)
+    }
+}
