@@ -1,0 +1,25 @@
+//! Integration tests: what the public API promises, row by row of the reliability study and rule by rule of the
+//! protocol. Names carry the id of what they show.
+
+#[cfg(test)]
+mod api;
+#[cfg(test)]
+mod crashes;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod input;
+#[cfg(test)]
+mod lifetimes;
+#[cfg(test)]
+mod sizes;
+#[cfg(test)]
+mod space;
+#[cfg(test)]
+mod tables;
