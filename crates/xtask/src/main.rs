@@ -1,2 +1,57 @@
-//! placeholder
-fn main() {}
+//! Developer tasks: `cargo xtask TASK`.
+
+mod crash;
+mod model;
+mod reopen;
+mod sabotage;
+
+use clap::{Parser, Subcommand};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Result of a task; an error is printed and ends the task with exit code 2.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Developer tasks of the Cowslip project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Cut the power at every operation of many histories and check what is found.
+    Crash(crash::Options),
+    /// Run random operations against a model of the store.
+    Model(model::Options),
+    /// Plant one bug at a time and require that the tests catch it.
+    Sabotage(sabotage::Options),
+    /// Kill the writer of a large database and time its reopening.
+    Reopen(reopen::Options),
+}
+
+/// Root of the workspace that this program was built from.
+fn workspace_root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    root.expect("the manifest is two folders below the root").to_owned()
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Crash(options) => crash::run(&options),
+        Task::Model(options) => model::run(&options),
+        Task::Sabotage(options) => sabotage::run(&options),
+        Task::Reopen(options) => reopen::run(&options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

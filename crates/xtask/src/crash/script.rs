@@ -1,0 +1,294 @@
+//! The workloads: scripts that each provoke one part of the protocol, and random ones.
+
+use super::random::Random;
+use super::state::Change;
+use cowslip::{Builder, Clock};
+
+/// One step of a workload.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Commit(Vec<Change>),
+    Abort(Vec<Change>),
+    /// Begins a snapshot that is compared when it ends.
+    Pin,
+    /// Ends the oldest snapshot.
+    Unpin,
+    /// Closes and opens again.
+    Close,
+    /// The process dies without closing, and the next one opens the database.
+    Kill,
+    /// The process dies, a bit of block 0 decays, and the next process repairs it.
+    Decay,
+}
+
+/// Geometry and cache of a database.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setup {
+    /// Unit, node and region; ordinary sizes where absent.
+    pub(super) geometry: Option<(u32, u32, u32)>,
+    pub(super) cache_bytes_max: usize,
+}
+
+/// A workload, made from its name and seed alone.
+#[derive(Debug, Clone)]
+pub(super) struct Script {
+    pub(super) name: &'static str,
+    pub(super) seed: u64,
+    pub(super) setup: Setup,
+    pub(super) steps: Vec<Step>,
+}
+
+/// Time stands still, so that the same operations write the same bytes.
+#[derive(Debug)]
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now_micros(&self) -> u64 {
+        1_000_000
+    }
+}
+
+impl Setup {
+    const TINY: Self = Self { geometry: Some((512, 512, 64)), cache_bytes_max: 1 << 20 };
+
+    pub(super) fn builder(self, session: u8) -> Builder {
+        let mut identity = [0x5A; 16];
+        identity[15] = session;
+        let builder = Builder::new().cache_bytes_max(self.cache_bytes_max).clock(StoppedClock).test_identity(identity);
+        match self.geometry {
+            Some((unit, node, region)) => builder.test_geometry(unit, node, region),
+            None => builder.node_bytes(4096),
+        }
+    }
+}
+
+type Steps = fn(&mut Random) -> Vec<Step>;
+
+const SCRIPTS: &[(&str, Setup, Steps)] = &[
+    ("create", Setup::TINY, create),
+    ("small", Setup::TINY, small),
+    ("tables", Setup::TINY, tables),
+    ("large", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 1 << 20 }, large),
+    ("spill", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 16 << 10 }, spill),
+    ("shrink", Setup::TINY, shrink),
+    ("readers", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 0 }, readers),
+    ("aborts", Setup { geometry: Some((512, 512, 32)), cache_bytes_max: 8 << 10 }, aborts),
+    ("repair", Setup { geometry: Some((512, 1024, 64)), cache_bytes_max: 1 << 20 }, repair),
+    ("ordinary", Setup { geometry: None, cache_bytes_max: 64 << 10 }, ordinary),
+    ("random", Setup::TINY, random),
+    ("random-units", Setup { geometry: Some((4096, 4096, 64)), cache_bytes_max: 64 << 10 }, random),
+    ("random-spill", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 4 << 10 }, random),
+];
+
+/// How many scripts there are.
+pub(super) fn count() -> usize {
+    SCRIPTS.len()
+}
+
+/// Script number `index` with this seed.
+pub(super) fn script(index: usize, seed: u64) -> Script {
+    let (name, setup, steps) = SCRIPTS[index];
+    let mut random = Random::at(seed, index as u64);
+    Script { name, seed, setup, steps: steps(&mut random) }
+}
+
+/// Names of all scripts.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    SCRIPTS.iter().map(|(name, ..)| *name)
+}
+
+fn put(random: &mut Random, tables: u32, keys: u32, len_max: u64) -> Change {
+    let len = usize::try_from(random.below(len_max + 1)).expect("values are small");
+    Change::Put { table: random.small(tables), key: random.small(keys), len, fill: random.next() }
+}
+
+fn puts(random: &mut Random, count: usize, tables: u32, keys: u32, len_max: u64) -> Vec<Change> {
+    (0..count).map(|_| put(random, tables, keys, len_max)).collect()
+}
+
+/// Rows with these keys and one length.
+fn fill(random: &mut Random, table: u32, keys: std::ops::Range<u32>, len: usize) -> Vec<Change> {
+    keys.map(|key| Change::Put { table, key, len, fill: random.next() }).collect()
+}
+
+fn create(random: &mut Random) -> Vec<Step> {
+    vec![
+        Step::Close,
+        Step::Commit(puts(random, 1, 1, 4, 40)),
+        Step::Close,
+        Step::Commit(puts(random, 2, 2, 4, 40)),
+        Step::Close,
+    ]
+}
+
+fn small(random: &mut Random) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for commit in 0..14 {
+        let mut changes = puts(random, 1 + commit % 3, 2, 40, 120);
+        changes.push(Change::Remove { table: 0, key: random.small(40) });
+        steps.push(Step::Commit(changes));
+        match commit {
+            6 => steps.push(Step::Close),
+            9 => steps.push(Step::Kill),
+            _ => {}
+        }
+    }
+    steps.push(Step::Close);
+    steps
+}
+
+fn tables(random: &mut Random) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for commit in 0..10_u32 {
+        let mut changes = puts(random, 6, 5, 30, 200);
+        match commit % 3 {
+            0 => changes.push(Change::Rename { table: random.small(5), to: 5 + random.small(3) }),
+            1 => changes.push(Change::Delete { table: random.small(8) }),
+            _ => changes.insert(0, Change::Delete { table: random.small(5) }),
+        }
+        steps.push(Step::Commit(changes));
+        if commit == 5 {
+            steps.push(Step::Close);
+        }
+    }
+    steps.push(Step::Close);
+    steps
+}
+
+/// Values inside leaves, in single runs, in lists of runs, and long enough to be written at once.
+fn large(random: &mut Random) -> Vec<Step> {
+    let lens = [300, 3_000, 20_000, 70_000, 16_384, 16_385, 1_000];
+    let mut steps = Vec::new();
+    for commit in 0..8_usize {
+        let len = lens[commit % lens.len()];
+        let mut changes =
+            vec![Change::Put { table: 0, key: random.small(4), len, fill: random.next() }, put(random, 1, 6, 2_000)];
+        if commit % 3 == 2 {
+            changes.push(Change::Remove { table: 0, key: random.small(4) });
+        }
+        steps.push(Step::Commit(changes));
+        if commit == 4 {
+            steps.push(Step::Close);
+        }
+    }
+    steps.push(Step::Close);
+    steps
+}
+
+/// Transactions larger than the cache.
+fn spill(random: &mut Random) -> Vec<Step> {
+    vec![
+        Step::Commit(puts(random, 60, 2, 400, 200)),
+        Step::Abort(puts(random, 60, 2, 400, 200)),
+        Step::Commit(puts(random, 50, 1, 400, 200)),
+        Step::Commit(vec![Change::Thin { table: 0, multiple: 3 }]),
+        Step::Commit(puts(random, 50, 2, 400, 100)),
+        Step::Close,
+        Step::Commit(puts(random, 40, 2, 400, 200)),
+    ]
+}
+
+/// Grows the file and then frees nearly all of it, so that commits and closing cut its end.
+fn shrink(random: &mut Random) -> Vec<Step> {
+    vec![
+        Step::Commit(fill(random, 1, 0..10, 60)),
+        Step::Commit(fill(random, 0, 0..12, 15_000)),
+        Step::Commit(vec![Change::Delete { table: 0 }]),
+        Step::Commit(fill(random, 1, 5..15, 60)),
+        Step::Commit(fill(random, 1, 5..15, 90)),
+        Step::Commit(fill(random, 2, 0..5, 9_000)),
+        Step::Commit(vec![Change::Thin { table: 2, multiple: 1 }]),
+        Step::Close,
+        Step::Commit(fill(random, 1, 0..8, 70)),
+        Step::Commit(fill(random, 1, 0..2, 70)),
+        Step::Close,
+        Step::Commit(fill(random, 0, 0..3, 15_000)),
+    ]
+}
+
+fn readers(random: &mut Random) -> Vec<Step> {
+    let mut steps = vec![Step::Commit(puts(random, 20, 2, 60, 150))];
+    for commit in 0..10 {
+        match commit % 4 {
+            0 | 1 => steps.push(Step::Pin),
+            3 => steps.push(Step::Unpin),
+            _ => {}
+        }
+        steps.push(Step::Commit(puts(random, 4, 2, 60, 150)));
+    }
+    steps.extend([Step::Unpin, Step::Unpin, Step::Unpin, Step::Unpin]);
+    steps.push(Step::Commit(puts(random, 4, 2, 60, 150)));
+    steps.push(Step::Close);
+    steps
+}
+
+fn aborts(random: &mut Random) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for round in 0..6 {
+        steps.push(Step::Commit(puts(random, 6, 2, 60, 300)));
+        let mut changes = puts(random, 30, 3, 90, 300);
+        if round == 3 {
+            changes.push(Change::Put { table: 0, key: 1, len: 66_000, fill: 1 });
+        }
+        changes.push(Change::Delete { table: 0 });
+        steps.push(Step::Abort(changes));
+    }
+    steps.push(Step::Close);
+    steps
+}
+
+fn repair(random: &mut Random) -> Vec<Step> {
+    vec![
+        Step::Commit(puts(random, 4, 2, 20, 200)),
+        Step::Decay,
+        Step::Commit(puts(random, 4, 2, 20, 200)),
+        Step::Close,
+        Step::Decay,
+        Step::Commit(puts(random, 4, 2, 20, 200)),
+        Step::Commit(puts(random, 4, 2, 20, 200)),
+        Step::Close,
+    ]
+}
+
+fn ordinary(random: &mut Random) -> Vec<Step> {
+    vec![
+        Step::Commit(puts(random, 8, 2, 60, 500)),
+        Step::Commit(puts(random, 30, 2, 90, 3_000)),
+        Step::Commit(puts(random, 3, 2, 90, 70_000)),
+        Step::Kill,
+        Step::Commit(vec![Change::Delete { table: 0 }]),
+        Step::Close,
+        Step::Commit(puts(random, 8, 2, 60, 500)),
+        Step::Close,
+    ]
+}
+
+fn random(random: &mut Random) -> Vec<Step> {
+    let (tables, keys) = (1 + random.small(4), 10 + random.small(150));
+    let len_max = [40, 200, 900, 6_000][random.index(4)];
+    let most = 1 + random.index(25);
+    let mut steps = Vec::new();
+    for _ in 0..8 + random.index(8) {
+        let mut changes = Vec::new();
+        for _ in 0..=random.index(most) {
+            changes.push(match random.below(20) {
+                0 => Change::Delete { table: random.small(tables) },
+                1 => Change::Rename { table: random.small(tables), to: random.small(tables + 2) },
+                2 => Change::Thin { table: random.small(tables), multiple: 1 + random.index(4) },
+                3..=6 => Change::Remove { table: random.small(tables), key: random.small(keys) },
+                _ => put(random, tables, keys, len_max),
+            });
+        }
+        steps.push(match random.below(16) {
+            0 => Step::Close,
+            1 => Step::Kill,
+            2 | 3 => Step::Pin,
+            4 => Step::Unpin,
+            5 | 6 => Step::Abort(changes),
+            7 if random.below(3) == 0 => Step::Decay,
+            _ => Step::Commit(changes),
+        });
+    }
+    steps.push(Step::Close);
+    steps
+}

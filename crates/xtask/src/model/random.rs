@@ -1,0 +1,63 @@
+//! The source of chance of one episode.
+//!
+//! Invariant: the sequence depends on seed and episode alone, so a failing episode can be run again by itself.
+
+/// SplitMix64: a counter with a fixed step, mixed.
+#[derive(Debug, Clone)]
+pub(super) struct Random(u64);
+
+impl Random {
+    /// The sequence of one episode of one seed.
+    pub(super) fn of_episode(seed: u64, episode: u64) -> Self {
+        let mut seeded = Self(seed);
+        Self(seeded.next() ^ episode.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `limit`, which is not zero.
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).expect("a remainder is below its divisor")
+    }
+
+    /// A number from `least` to `most`, both included.
+    pub(super) fn between(&mut self, least: usize, most: usize) -> usize {
+        least + self.below(most - least + 1)
+    }
+
+    /// True so many times out of a thousand.
+    pub(super) fn chance(&mut self, per_mille: usize) -> bool {
+        self.below(1000) < per_mille
+    }
+
+    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+
+    /// An index, each as likely as its weight is high.
+    pub(super) fn weighted(&mut self, weights: &[usize]) -> usize {
+        let mut drawn = self.below(weights.iter().sum());
+        for (index, weight) in weights.iter().enumerate() {
+            match drawn.checked_sub(*weight) {
+                Some(rest) => drawn = rest,
+                None => return index,
+            }
+        }
+        unreachable!("the draw is below the sum of all weights")
+    }
+
+    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+}

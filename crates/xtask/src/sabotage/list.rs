@@ -1,0 +1,352 @@
+//! The planted bugs and the commands that must catch them.
+
+use super::gate::Gate;
+
+/// One line made wrong at its real place.
+#[derive(Debug)]
+pub(crate) struct Sabotage {
+    /// Unique, in lower case with underscores.
+    pub(crate) name: &'static str,
+    /// The rule or invariant that the change breaks.
+    pub(crate) rule: &'static str,
+    /// Path from the root of the workspace.
+    pub(crate) file: &'static str,
+    /// Part of one line that occurs exactly once in the file.
+    pub(crate) find: &'static str,
+    /// What stands there instead; it must compile.
+    pub(crate) replace: &'static str,
+    /// Gate commands, the one that fails soonest first.
+    pub(crate) commands: &'static [Gate],
+}
+
+/// Name of the unit test that fails whenever a sabotage is planted, because its `find` is gone.
+///
+/// It would catch every sabotage without proving anything, so the gate skips it.
+const APPLIES_TEST: &str = "every_listed_sabotage_still_applies";
+
+/// Unit tests of the store alone: quick to build and to run.
+pub(crate) const UNIT: Gate = Gate { name: "unit tests", args: &["test", "--locked", "--package", "cowslip", "--lib"] };
+
+/// Every test of the workspace.
+pub(crate) const WORKSPACE: Gate =
+    Gate { name: "all tests", args: &["test", "--locked", "--workspace", "--", "--skip", APPLIES_TEST] };
+
+/// What a change has to pass; the same for every sabotage that names nothing else.
+pub(crate) const DEFAULT: &[Gate] = &[UNIT, WORKSPACE];
+
+/// Every planted bug.
+pub(crate) const SABOTAGES: &[Sabotage] = &[
+    Sabotage {
+        name: "decoder_accepts_leftover_bytes",
+        rule: "every decode is checked",
+        file: "src/base/codec.rs",
+        find: "if self.rest.is_empty() {",
+        replace: "if self.rest.len() < usize::MAX {",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "page_number_limit_off_by_one",
+        rule: "page numbers fit in 48 bits",
+        file: "src/base/ids.rs",
+        find: "(number < Self::LIMIT).then_some(Self(number))",
+        replace: "(number <= Self::LIMIT).then_some(Self(number))",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "pin_is_not_counted",
+        rule: "R1: a pin holds its version",
+        file: "src/pages/version.rs",
+        find: "*state.counts.entry(version.id).or_insert(0) += 1;",
+        replace: "*state.counts.entry(version.id).or_insert(0) += 0;",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "published_version_is_not_held",
+        rule: "R1: the published version is held",
+        file: "src/pages/version.rs",
+        find: "if held.last() != Some(&state.published.id) {",
+        replace: "if held.is_empty() {",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "spilled_page_is_edited_in_place",
+        rule: "R1: a page that was written early is copied",
+        file: "src/btree/seal.rs",
+        find: "branch::set_child(self.dirty_node(root), index, Child { page: child.page, sum });",
+        replace: "branch::set_child(self.dirty_node(root), index, Child { page: child.page, sum: 0 * sum });",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "run_is_freed_one_version_too_early",
+        rule: "R3: a run waits for every pin that reaches it",
+        file: "src/txn/reclaim.rs",
+        find: "Some(version) if *version >= dead.birth =>",
+        replace: "Some(version) if *version > dead.birth =>",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "retired_run_is_handed_out_at_once",
+        rule: "R3: a retired run stays allocated until its freeing is durable",
+        file: "src/pages/region.rs",
+        find: "self.image.clear_range(start, units);",
+        replace: "self.image.clear_range(start, units); self.allocated.clear_range(start, units); self.buddy = None;",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "sweep_forgets_older_pins",
+        rule: "R3: a run goes to the next older pin that reaches it",
+        file: "src/txn/reclaim.rs",
+        find: "free.extend(self.settle(dead, pinned));",
+        replace: "free.extend(dead.into_iter().map(|dead| dead.run));",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "active_bitmap_is_overwritten",
+        rule: "R5: the copy to write derives from the durable slot",
+        file: "src/pages/allocator.rs",
+        find: "let target = entry.active.map_or(Copy::A, Copy::other);",
+        replace: "let target = entry.active.unwrap_or(Copy::A);",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "bitmap_records_what_readers_hold",
+        rule: "R5: nothing of readers on disk",
+        file: "src/pages/allocator.rs",
+        find: "let bytes = region.image().to_bytes(padded as usize);",
+        replace: "let bytes = region.allocated().to_bytes(padded as usize);",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "dirty_values_are_not_written",
+        rule: "R6: every dirty page is written",
+        file: "src/btree/seal.rs",
+        find: "out.push(Sealed { page, bytes, is_node: false });",
+        replace: "drop((page, bytes));",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "parent_keeps_no_checksum",
+        rule: "R6: parents carry the checksums of their children",
+        file: "src/btree/seal.rs",
+        find: "branch::set_child(&mut bytes, index, Child { page: child.page, sum });",
+        replace: "branch::set_child(&mut bytes, index, Child { page: child.page, sum: sum ^ 1 });",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "page_without_checksum_is_read_unverified",
+        rule: "R7: neither checksum nor dirty content is an error",
+        file: "src/pages/store.rs",
+        find: "Self::Child(sum) => child_sum(bytes) == sum,",
+        replace: "Self::Child(sum) => sum == 0 || child_sum(bytes) == sum,",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "memory_remembers_a_released_run",
+        rule: "R10: what is handed out is unknown to memory",
+        file: "src/txn/core.rs",
+        find: "self.store.forget(run);",
+        replace: "let _kept = run;",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "child_checksum_is_ignored",
+        rule: "every page is verified when it is read",
+        file: "src/pages/store.rs",
+        find: "Self::Child(sum) => child_sum(bytes) == sum,",
+        replace: "Self::Child(sum) => child_sum(bytes) == sum || sum > 1,",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "root_digest_is_ignored",
+        rule: "every root is verified when it is read",
+        file: "src/pages/store.rs",
+        find: "Self::Root(digest) => checksum::digest(bytes) == digest,",
+        replace: "Self::Root(digest) => checksum::digest(bytes) == digest || digest != Digest::ZERO,",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "nodes_are_not_inspected",
+        rule: "a node is inspected before it is used",
+        file: "src/btree/inspect.rs",
+        find: "(KIND_LEAF, 0 | FLAG_UNIFORM, 1) => inspect_leaf(bytes, layout),",
+        replace: "(KIND_LEAF, 0 | FLAG_UNIFORM, 1) => Ok(()),",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "torn_slot_is_trusted",
+        rule: "R13: only a slot with a valid digest serves",
+        file: "src/pages/slot.rs",
+        find: "if checksum::digest(&block[..DIGEST_OFFSET]).0 != block[DIGEST_OFFSET..] {",
+        replace: "if block[DIGEST_OFFSET..].is_empty() {",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "god_byte_chooses_the_slot",
+        rule: "R13: the god byte never chooses a lower generation",
+        file: "src/pages/select.rs",
+        find: "let newest = u8::from(b > a);",
+        replace: "let newest = god.map_or(u8::from(b > a), |god| god.primary);",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "older_slot_serves_after_a_clean_close",
+        rule: "R13: the older slot serves only where recovery was required",
+        file: "src/pages/select.rs",
+        find: "Some(god) if god.recovery_required => {",
+        replace: "Some(god) if god.recovery_required || god.two_phase => {",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "slot_is_written_before_its_pages_are_durable",
+        rule: "R13: what a slot names is durable before it",
+        file: "src/txn/commit.rs",
+        find: "    core.store.sync()",
+        replace: "    Ok(())",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "commit_point_is_not_durable",
+        rule: "R13: slot and god byte are durable before anybody sees them",
+        file: "src/pages/store.rs",
+        find: "self.sync() // the commit point",
+        replace: "Ok(()) // the commit point",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "live_slot_is_overwritten",
+        rule: "the live slot's block is never rewritten",
+        file: "src/txn/commit.rs",
+        find: "core.store.flip(1 - durable.index,",
+        replace: "core.store.flip(durable.index,",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "recovery_trusts_the_cache",
+        rule: "recovery believes only what a power cut would leave",
+        file: "src/txn/recover.rs",
+        find: "storage.sync(SyncKind::Full).map_err(StorageError::io(\"sync\"))?;",
+        replace: "let _ = SyncKind::Full;",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "cut_ignores_the_other_slot",
+        rule: "R17: both slots keep what they reach",
+        file: "src/txn/shutdown.rs",
+        find: ".max(durable.other_reach_units))",
+        replace: ".max(0))",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "cut_ignores_what_memory_holds",
+        rule: "R17: readers keep what they reach",
+        file: "src/txn/shutdown.rs",
+        find: "Ok(allocated.max(durable.slot.reach_units)",
+        replace: "Ok(allocated.min(0).max(durable.slot.reach_units)",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "growth_reserves_no_space",
+        rule: "R18: space is reserved before anything is written",
+        file: "src/pages/store.rs",
+        find: "match self.storage.preallocate(wanted_bytes) {",
+        replace: "match self.storage.len().map(|_| ()) {",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "open_mark_is_not_durable",
+        rule: "R20: the session is marked before its first other write",
+        file: "src/pages/store.rs",
+        find: "self.sync()?; // nothing else is written before this",
+        replace: "// nothing else is written before this",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "close_mark_overtakes_the_last_writes",
+        rule: "R20: the session is marked as closed after its last write",
+        file: "src/pages/store.rs",
+        find: "self.sync()?; // the session's last writes, before the mark",
+        replace: "// the session's last writes, before the mark",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "failed_write_does_not_poison",
+        rule: "R20: a poisoned handle writes nothing",
+        file: "src/pages/store.rs",
+        find: "self.poisoned.store(true, Ordering::Release);",
+        replace: "self.poisoned.store(false, Ordering::Release);",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "abort_keeps_the_recorded_image",
+        rule: "an abort gives every page back",
+        file: "src/pages/region.rs",
+        find: "self.image = old.image;",
+        replace: "drop(old.image);",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "panic_does_not_poison",
+        rule: "a half-applied change poisons the transaction",
+        file: "src/txn/write.rs",
+        find: "self.poisoned.store(true, Ordering::Release);",
+        replace: "self.poisoned.store(false, Ordering::Release);",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "separator_is_cut_too_short",
+        rule: "separators lie above everything to their left",
+        file: "src/btree/insert.rs",
+        find: "key.truncate(shared + 1);",
+        replace: "key.truncate(shared.max(1));",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "ids_do_not_increase",
+        rule: "transaction ids strictly increase",
+        file: "src/base/ids.rs",
+        find: "self.0.checked_add(1).map(Self)",
+        replace: "self.0.checked_add(0).map(Self)",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "merge_overfills",
+        rule: "merges leave room",
+        file: "src/btree/rebalance.rs",
+        find: "const FILL_PERCENT_MAX: usize = 90;",
+        replace: "const FILL_PERCENT_MAX: usize = 100;",
+        commands: DEFAULT,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    #[test]
+    fn every_listed_sabotage_still_applies() {
+        for sabotage in SABOTAGES {
+            let path = crate::workspace_root().join(sabotage.file);
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", sabotage.file));
+            assert!(sabotage.plant(&text).is_ok(), "{}: {}", sabotage.name, sabotage.plant(&text).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn sabotages_have_unique_names_and_change_one_line() {
+        let names: BTreeSet<&str> = SABOTAGES.iter().map(|sabotage| sabotage.name).collect();
+        assert_eq!(names.len(), SABOTAGES.len());
+        for sabotage in SABOTAGES {
+            assert!(!sabotage.find.contains('\n') && !sabotage.replace.contains('\n'), "{}", sabotage.name);
+            assert!(!sabotage.find.is_empty() && !sabotage.commands.is_empty(), "{}", sabotage.name);
+            assert_ne!(sabotage.find, sabotage.replace, "{}", sabotage.name);
+        }
+    }
+
+    #[test]
+    fn the_skipped_test_is_the_one_above() {
+        let own_text = include_str!("list.rs");
+        assert!(own_text.contains(&format!("fn {APPLIES_TEST}()")));
+    }
+}
