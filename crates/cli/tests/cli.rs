@@ -1,0 +1,185 @@
+//! The binary as scripts see it: output, exit codes, and that looking changes nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use cowslip::{Database, TableDefinition};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const FRUIT: TableDefinition<&str, &str> = TableDefinition::new("fruit");
+const MARK: &str = "a value that occurs once in the file";
+
+fn cowslip(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cowslip")).args(arguments).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn fill(path: &Path) -> Database {
+    let database = Database::create(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(FRUIT).unwrap().insert("apple", MARK).unwrap();
+    transaction.open_table(TableDefinition::<u64, u64>::new("odd\nname\x1b")).unwrap();
+    transaction.commit().unwrap();
+    database
+}
+
+fn closed_database() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.cowslip");
+    fill(&path).close().unwrap();
+    (folder, path)
+}
+
+/// Every command that opens a file, run on this one.
+fn look(path: &Path) -> [Output; 3] {
+    ["info", "tables", "verify"].map(|command| cowslip(&[command, path.to_str().unwrap()]))
+}
+
+/// Requires that every command ends with `expected`, prints nothing but the error, and says `reason` in it.
+fn assert_all_fail(path: &Path, expected: i32, reason: &str) {
+    for output in look(path) {
+        let message = std::str::from_utf8(&output.stderr).unwrap();
+        assert_eq!((code(&output), stdout(&output)), (expected, ""), "{message}");
+        assert!(message.starts_with("error: ") && message.contains(reason), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn a_healthy_file_is_described_and_left_as_it_was() {
+    let (_folder, path) = closed_database();
+    let before = fs::read(&path).unwrap();
+    let [info, tables, verify] = look(&path);
+    for output in [&info, &tables, &verify] {
+        assert_eq!((code(output), output.stderr.as_slice()), (0, &b""[..]));
+    }
+    let expected = format!(
+        "path: {}\nsize: {} bytes\nopening: clean\ntransaction: 1\ntables: 2\n",
+        path.to_str().unwrap(),
+        before.len()
+    );
+    assert_eq!(stdout(&info), expected);
+    assert_eq!(stdout(&tables), "fruit\nodd\\nname\\u{1b}\n");
+    assert!(stdout(&verify).starts_with("opening: clean\ntables: 2\nrows: 1\n"), "{}", stdout(&verify));
+    assert!(stdout(&verify).ends_with("\nno damage found\n"), "{}", stdout(&verify));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_file_that_was_not_closed_is_shown_with_a_note_and_not_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.cowslip");
+    let database = fill(&folder.path().join("shop.cowslip"));
+    fs::copy(folder.path().join("shop.cowslip"), &copy).unwrap();
+    drop(database);
+    let before = fs::read(&copy).unwrap();
+    let [info, tables, verify] = look(&copy);
+    assert_eq!([code(&info), code(&tables), code(&verify)], [0, 0, 0]);
+    assert!(stdout(&info).contains("\nopening: the last session did not close"), "{}", stdout(&info));
+    assert_eq!(fs::read(&copy).unwrap(), before);
+}
+
+#[test]
+fn exit_code_1_is_a_file_that_cannot_be_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_all_fail(&folder.path().join("missing.cowslip"), 1, "missing.cowslip");
+    assert!(!folder.path().join("missing.cowslip").exists());
+}
+
+#[test]
+fn exit_code_2_is_wrong_usage() {
+    for arguments in [&[][..], &["info"], &["tables", "a", "b"], &["repair", "a"]] {
+        let output = cowslip(arguments);
+        assert_eq!((code(&output), stdout(&output)), (2, ""), "{arguments:?}");
+        assert!(!output.stderr.is_empty());
+    }
+    assert_eq!(code(&cowslip(&["--help"])), 0);
+}
+
+#[test]
+fn exit_code_4_is_a_damaged_page_that_verify_reads() {
+    let (_folder, path) = closed_database();
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(MARK.len()).position(|window| window == MARK.as_bytes()).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let verify = cowslip(&["verify", path.to_str().unwrap()]);
+    assert_eq!(code(&verify), 4);
+    assert!(!stdout(&verify).contains("no damage found"));
+    assert!(verify.stderr.starts_with(b"error: corrupted: page "));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn exit_code_4_is_damage_that_a_copy_stands_in_for() {
+    let (_folder, path) = closed_database();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let [info, _, verify] = look(&path);
+    let errors = String::from_utf8_lossy(&verify.stderr);
+    assert_eq!((code(&info), code(&verify)), (0, 4), "{errors}");
+    assert!(stdout(&info).contains("\nopening: block 0 is damaged"), "{}", stdout(&info));
+}
+
+#[test]
+fn exit_code_4_is_a_truncated_file() {
+    let (_folder, path) = closed_database();
+    fs::File::options().write(true).open(&path).unwrap().set_len(6000).unwrap();
+    assert_all_fail(&path, 4, "truncated");
+}
+
+#[test]
+fn exit_code_5_is_a_database_that_is_open_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.cowslip");
+    let database = fill(&path);
+    assert_all_fail(&path, 5, "open elsewhere");
+    drop(database);
+    assert!(look(&path).iter().all(|output| code(output) == 0));
+}
+
+#[test]
+fn exit_code_6_is_a_file_of_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    for content in [Vec::new(), b"milk, eggs".to_vec(), vec![7; 50_000]] {
+        fs::write(&path, &content).unwrap();
+        assert_all_fail(&path, 6, "not a Cowslip database");
+        assert_eq!(fs::read(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_the_output_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.cowslip");
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    // More names than a pipe holds, so the program still writes when the pipe is closed.
+    for number in 0..1500 {
+        let name = format!("{number:0>200}");
+        transaction.open_table(TableDefinition::<u64, u64>::new(&name)).unwrap();
+    }
+    transaction.commit().unwrap();
+    database.close().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cowslip"))
+        .args(["tables", path.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0; 10]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(&output), output.stderr.as_slice()), (0, &b""[..]));
+}
