@@ -22,7 +22,7 @@ pub mod sim {
 
 pub use base::clock::{Clock, SystemClock};
 pub use base::codec::DecodeError;
-pub use base::error::{Corruption, StorageError};
+pub use base::error::{Corruption, IoFailure, StorageError};
 pub use base::ids::TransactionId;
 pub use db::builder::Builder;
 pub use db::database::Database;
@@ -30,16 +30,24 @@ pub use io::file::{Access, CreateMode, FileStorage};
 pub use io::memory::MemoryStorage;
 pub use io::storage::{LockMode, Storage, SyncKind, WriteMode};
 pub use pages::select::OpenNote;
+pub use table::codec::descending::Desc;
 pub use table::definition::{TableDefinition, TableHandle, UntypedTableHandle};
 pub use table::descriptor::TypeDescriptor;
 pub use table::guard::AccessGuard;
+pub use table::json::{render_key_json, render_value_json};
+pub use table::newtype::Newtype;
+pub use table::parse::{parse_key, parse_prefix, parse_value};
 pub use table::prefix::PrefixKey;
 pub use table::range::{Range, Row};
 pub use table::read_only::ReadOnlyTable;
 pub use table::read_write::Table;
 pub use table::render::{render_key, render_value};
 pub use table::traits::{Key, TypeName, Value};
-pub use txn::error::{CloseError, CommitError, DatabaseError, Error, TableError, TableTypeMismatch, TransactionError};
-pub use txn::oracle::IntegrityReport;
+pub use table::untyped::{UntypedTable, UntypedTableMut};
+pub use txn::error::{
+    CloseError, CommitError, DatabaseError, Error, OpenFailure, TableError, TableTypeMismatch, TransactionError,
+    UntypedError,
+};
+pub use txn::oracle::{IntegrityReport, QuickReport};
 pub use txn::read::ReadTransaction;
 pub use txn::write::WriteTransaction;

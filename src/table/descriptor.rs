@@ -25,13 +25,19 @@ mod tag {
     pub(super) const I32: u8 = 0x1A;
     pub(super) const I64: u8 = 0x1B;
     pub(super) const I128: u8 = 0x1C;
-    // Reserved: 0x20 f32, 0x21 f64, 0x28 char.
+    pub(super) const F32: u8 = 0x20;
+    pub(super) const F64: u8 = 0x21;
+    pub(super) const CHAR: u8 = 0x28;
     pub(super) const STR: u8 = 0x30;
     pub(super) const BYTES: u8 = 0x31;
     pub(super) const FIXED_BYTES: u8 = 0x32;
     pub(super) const TUPLE: u8 = 0x40;
-    // Reserved: 0x41 array, 0x42 vec, 0x43 option, 0x44 descending.
+    pub(super) const ARRAY: u8 = 0x41;
+    pub(super) const VEC: u8 = 0x42;
+    pub(super) const OPTION: u8 = 0x43;
+    pub(super) const DESC: u8 = 0x44;
     pub(super) const NAMED: u8 = 0x50;
+    pub(super) const NEWTYPE: u8 = 0x51;
 }
 
 /// What the bytes of a key or a value mean.
@@ -70,20 +76,41 @@ pub enum TypeDescriptor {
     I64,
     /// `i128`.
     I128,
-    /// A UTF-8 string.
+    /// `f32`.
+    F32,
+    /// `f64`.
+    F64,
+    /// `char`.
+    Char,
+    /// A UTF-8 string: `&str` or `String`.
     Str,
-    /// Bytes of any length.
+    /// Bytes of any length: `&[u8]` or `Vec<u8>`.
     Bytes,
-    /// Bytes of this length.
+    /// Bytes of this length: `[u8; N]` or `&[u8; N]`.
     FixedBytes(u32),
     /// The parts one behind the other.
     Tuple(Vec<TypeDescriptor>),
+    /// So many elements of one type, other than `u8`.
+    Array(Box<TypeDescriptor>, u32),
+    /// Any number of elements of one type.
+    Vec(Box<TypeDescriptor>),
+    /// A value or none.
+    Option(Box<TypeDescriptor>),
+    /// The same in falling order.
+    Desc(Box<TypeDescriptor>),
     /// A type of the application, opaque to everything else.
     Named {
         /// What the application calls it.
         name: String,
         /// Length of every encoded value, where all have the same.
         width: Option<u32>,
+    },
+    /// A type of the application whose bytes are those of another type.
+    Newtype {
+        /// What the application calls it.
+        name: String,
+        /// The type that it is stored as.
+        stored: Box<TypeDescriptor>,
     },
 }
 
@@ -107,10 +134,13 @@ impl TypeDescriptor {
             Self::Unit => Some(0),
             Self::Bool | Self::U8 | Self::I8 => Some(1),
             Self::U16 | Self::I16 => Some(2),
-            Self::U32 | Self::I32 => Some(4),
-            Self::U64 | Self::I64 => Some(8),
+            Self::U32 | Self::I32 | Self::F32 | Self::Char => Some(4),
+            Self::U64 | Self::I64 | Self::F64 => Some(8),
             Self::U128 | Self::I128 => Some(16),
-            Self::Str | Self::Bytes => None,
+            Self::Str | Self::Bytes | Self::Vec(_) | Self::Option(_) => None,
+            Self::Array(_, 0) => Some(0),
+            Self::Array(element, len) => element.fixed_width().map(|width| width.saturating_mul(bytes_of(*len))),
+            Self::Desc(stored) | Self::Newtype { stored, .. } => stored.fixed_width(),
             Self::FixedBytes(width) => Some(bytes_of(*width)),
             Self::Tuple(parts) => Layout::new(&Self::widths(parts)).width(),
             Self::Named { width, .. } => width.map(bytes_of),
@@ -157,6 +187,9 @@ impl TypeDescriptor {
             Self::I32 => out.u8(tag::I32),
             Self::I64 => out.u8(tag::I64),
             Self::I128 => out.u8(tag::I128),
+            Self::F32 => out.u8(tag::F32),
+            Self::F64 => out.u8(tag::F64),
+            Self::Char => out.u8(tag::CHAR),
             Self::Str => out.u8(tag::STR),
             Self::Bytes => out.u8(tag::BYTES),
             Self::FixedBytes(width) => out.u8(tag::FIXED_BYTES).u32(*width),
@@ -167,13 +200,20 @@ impl TypeDescriptor {
                 }
                 out
             }
-            Self::Named { name, width } => out
-                .u8(tag::NAMED)
-                .u16(u16::try_from(name.len()).unwrap_or(u16::MAX))
-                .bytes(name.as_bytes())
-                .u8(u8::from(width.is_some()))
-                .u32(width.unwrap_or(0)),
+            Self::Array(element, len) => element.encode_behind(out.u8(tag::ARRAY).u32(*len)),
+            Self::Vec(element) => element.encode_behind(out.u8(tag::VEC)),
+            Self::Option(content) => content.encode_behind(out.u8(tag::OPTION)),
+            Self::Desc(content) => content.encode_behind(out.u8(tag::DESC)),
+            Self::Named { name, width } => {
+                encode_name(name, out.u8(tag::NAMED)).u8(u8::from(width.is_some())).u32(width.unwrap_or(0))
+            }
+            Self::Newtype { name, stored } => stored.encode_behind(encode_name(name, out.u8(tag::NEWTYPE))),
         };
+    }
+
+    fn encode_behind<'e>(&self, out: &'e mut Encoder) -> &'e mut Encoder {
+        self.encode_into(out);
+        out
     }
 
     /// Reads the stored form.
@@ -211,6 +251,9 @@ impl TypeDescriptor {
             tag::I32 => Self::I32,
             tag::I64 => Self::I64,
             tag::I128 => Self::I128,
+            tag::F32 => Self::F32,
+            tag::F64 => Self::F64,
+            tag::CHAR => Self::Char,
             tag::STR => Self::Str,
             tag::BYTES => Self::Bytes,
             tag::FIXED_BYTES => Self::FixedBytes(decoder.u32()?),
@@ -225,16 +268,32 @@ impl TypeDescriptor {
                 }
                 Self::Tuple(parts)
             }
+            tag::ARRAY => Self::decode_array(decoder, depth)?,
+            tag::VEC => Self::Vec(Self::decode_inside(decoder, depth)?),
+            tag::OPTION => Self::Option(Self::decode_inside(decoder, depth)?),
+            tag::DESC => Self::Desc(Self::decode_inside(decoder, depth)?),
             tag::NAMED => Self::decode_named(decoder)?,
+            tag::NEWTYPE => Self::Newtype { name: decode_name(decoder)?, stored: Self::decode_inside(decoder, depth)? },
             found => return Err(DecodeError::new(format!("type tag {found:#04x} is not known to this version"))),
         })
     }
 
+    fn decode_inside(decoder: &mut Decoder<'_>, depth: usize) -> Result<Box<Self>, DecodeError> {
+        Self::decode_one(decoder, depth + 1).map(Box::new)
+    }
+
+    fn decode_array(decoder: &mut Decoder<'_>, depth: usize) -> Result<Self, DecodeError> {
+        let len = decoder.u32()?;
+        match Self::decode_inside(decoder, depth)? {
+            element if *element == Self::U8 => {
+                Err(DecodeError::new("an array of u8 is described as bytes of fixed length, not as an array"))
+            }
+            element => Ok(Self::Array(element, len)),
+        }
+    }
+
     fn decode_named(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let len = usize::from(decoder.u16()?);
-        let name = std::str::from_utf8(decoder.bytes(len)?)
-            .map_err(|error| DecodeError::new(format!("expected a type name: {error}")))?
-            .to_owned();
+        let name = decode_name(decoder)?;
         let width = match (decoder.u8()?, decoder.u32()?) {
             (0, 0) => None,
             (1, width) => Some(width),
@@ -264,6 +323,9 @@ impl fmt::Display for TypeDescriptor {
             Self::I32 => f.write_str("i32"),
             Self::I64 => f.write_str("i64"),
             Self::I128 => f.write_str("i128"),
+            Self::F32 => f.write_str("f32"),
+            Self::F64 => f.write_str("f64"),
+            Self::Char => f.write_str("char"),
             Self::Str => f.write_str("str"),
             Self::Bytes => f.write_str("bytes"),
             Self::FixedBytes(width) => write!(f, "[u8; {width}]"),
@@ -275,9 +337,26 @@ impl fmt::Display for TypeDescriptor {
                 }
                 f.write_str(if parts.len() == 1 { ",)" } else { ")" })
             }
+            Self::Array(element, len) => write!(f, "[{element}; {len}]"),
+            Self::Vec(element) => write!(f, "Vec<{element}>"),
+            Self::Option(content) => write!(f, "Option<{content}>"),
+            Self::Desc(content) => write!(f, "Desc<{content}>"),
+            Self::Newtype { name, stored } => write!(f, "{name:?} as {stored}"),
             Self::Named { name, width: None } => write!(f, "{name:?}"),
             Self::Named { name, width: Some(width) } => write!(f, "{name:?} of {width} bytes"),
         }
+    }
+}
+
+fn encode_name<'e>(name: &str, out: &'e mut Encoder) -> &'e mut Encoder {
+    out.u16(u16::try_from(name.len()).unwrap_or(u16::MAX)).bytes(name.as_bytes())
+}
+
+fn decode_name(decoder: &mut Decoder<'_>) -> Result<String, DecodeError> {
+    let len = usize::from(decoder.u16()?);
+    match std::str::from_utf8(decoder.bytes(len)?) {
+        Ok(name) => Ok(name.to_owned()),
+        Err(error) => Err(DecodeError::new(format!("expected a type name: {error}"))),
     }
 }
 
@@ -306,6 +385,9 @@ pub(super) mod tests {
                 TypeDescriptor::I32,
                 TypeDescriptor::I64,
                 TypeDescriptor::I128,
+                TypeDescriptor::F32,
+                TypeDescriptor::F64,
+                TypeDescriptor::Char,
                 TypeDescriptor::Str,
                 TypeDescriptor::Bytes,
             ]),
@@ -313,7 +395,22 @@ pub(super) mod tests {
             ("[u,\"() 8\\\\]{0,6}", proptest::option::of(0..3_u32))
                 .prop_map(|(name, width)| TypeDescriptor::Named { name, width }),
         ];
-        leaf.prop_recursive(5, 40, 6, |part| proptest::collection::vec(part, 1..6).prop_map(TypeDescriptor::Tuple))
+        leaf.prop_recursive(5, 40, 6, |part| {
+            let array = (part.clone(), prop_oneof![0..4_u32, any::<u32>()]).prop_map(|(element, len)| match element {
+                TypeDescriptor::U8 => TypeDescriptor::FixedBytes(len),
+                element => TypeDescriptor::Array(Box::new(element), len),
+            });
+            let newtype = ("[u,\"() 8\\\\]{0,6}", part.clone())
+                .prop_map(|(name, stored)| TypeDescriptor::Newtype { name, stored: Box::new(stored) });
+            prop_oneof![
+                3 => proptest::collection::vec(part.clone(), 1..6).prop_map(TypeDescriptor::Tuple),
+                1 => array,
+                1 => newtype,
+                1 => part.clone().prop_map(|element| TypeDescriptor::Vec(Box::new(element))),
+                1 => part.clone().prop_map(|content| TypeDescriptor::Option(Box::new(content))),
+                1 => part.prop_map(|content| TypeDescriptor::Desc(Box::new(content))),
+            ]
+        })
     }
 
     fn nested(levels: usize) -> TypeDescriptor {
@@ -387,8 +484,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn reserved_and_unknown_tags_are_refused() {
-        for tag in [0x00, 0x03, 0x20, 0x21, 0x28, 0x41, 0x42, 0x43, 0x44, 0x51, 0xFF] {
+    fn unknown_tags_are_refused() {
+        for tag in [0x00, 0x03, 0x15, 0x22, 0x29, 0x33, 0x45, 0x52, 0xFF] {
             assert!(TypeDescriptor::decode(&[tag, 1, 1, 1, 1]).is_err());
             let error = TypeDescriptor::decode(&[tag]).unwrap_err();
             assert!(error.to_string().contains(&format!("{tag:#04x}")), "{error}");

@@ -4,6 +4,7 @@
 //! Layer 6 (table).
 
 use super::traits::{Key, Value};
+use crate::base::codec::DecodeError;
 use crate::base::error::{Result, StorageError};
 use crate::btree::search::RowBytes;
 use crate::pages::store::PageRef;
@@ -22,8 +23,12 @@ pub struct AccessGuard<'a, V: Value + 'static> {
 impl<'a, V: Value + 'static> AccessGuard<'a, V> {
     /// Guards the bytes of a value, which must decode.
     pub(crate) fn of_value(bytes: RowBytes<PageRef<'a>>) -> Result<Self> {
+        Self::of_bytes(bytes, "value")
+    }
+
+    fn of_bytes(bytes: RowBytes<PageRef<'a>>, what: &str) -> Result<Self> {
         if let Err(error) = V::try_from_bytes(bytes.as_slice()) {
-            return Err(undecodable::<V>(&error.to_string()));
+            return Err(undecodable::<V>(what, error));
         }
         Ok(Self { bytes, value: PhantomData })
     }
@@ -43,16 +48,16 @@ impl<'a, K: Key + 'static> AccessGuard<'a, K> {
     /// Guards a key. Where its ordered bytes are not its value bytes, the guard owns a copy that can lend.
     pub(crate) fn of_key(bytes: RowBytes<PageRef<'a>>) -> Result<Self> {
         if K::KEY_BYTES_ARE_VALUE_BYTES {
-            return Self::of_value(bytes);
+            return Self::of_bytes(bytes, "key");
         }
         let mut value = Vec::new();
-        K::decode_key(bytes.as_slice(), &mut value).map_err(|error| undecodable::<K>(&error.to_string()))?;
-        Self::of_value(RowBytes::Owned(value))
+        K::decode_key(bytes.as_slice(), &mut value).map_err(|error| undecodable::<K>("key", error))?;
+        Self::of_bytes(RowBytes::Owned(value), "key")
     }
 }
 
-fn undecodable<V: Value>(reason: &str) -> StorageError {
-    StorageError::corrupted(format!("stored bytes are no {}: {reason}", V::type_name()))
+fn undecodable<V: Value>(what: &str, error: DecodeError) -> StorageError {
+    StorageError::undecodable(format_args!("a stored {what} is no {}", V::type_name()), error)
 }
 
 impl<V: Value + 'static> fmt::Debug for AccessGuard<'_, V> {

@@ -8,6 +8,7 @@ use super::descriptor::TypeDescriptor;
 use super::read_only::ReadOnlyTable;
 use super::read_write::Table;
 use super::traits::{Key, Value};
+use super::untyped::{UntypedTable, UntypedTableMut};
 use crate::base::error::StorageError;
 use crate::base::ids::TreeRoot;
 use crate::base::sync::Arc;
@@ -23,14 +24,18 @@ struct Types {
 }
 
 fn types<K: Key, V: Value>(name: &str) -> Result<Types, TableError> {
+    types_of(name, &K::descriptor(), &V::descriptor())
+}
+
+fn types_of(name: &str, key: &TypeDescriptor, value: &TypeDescriptor) -> Result<Types, TableError> {
     if name.is_empty() {
         return Err(TableError::InvalidDefinition("a table needs a name".into()));
     }
-    let encode = |descriptor: TypeDescriptor| match descriptor.check() {
+    let encode = |descriptor: &TypeDescriptor| match descriptor.check() {
         Ok(()) => Ok(descriptor.encode()),
-        Err(error) => Err(TableError::InvalidDefinition(format!("table {name:?}: {error}"))),
+        Err(error) => Err(TableError::InvalidDefinition(format!("table {name:?}: {error}").into())),
     };
-    Ok(Types { key: encode(K::descriptor())?, value: encode(V::descriptor())? })
+    Ok(Types { key: encode(key)?, value: encode(value)? })
 }
 
 fn verify(name: &str, types: &Types, record: &TableRecord) -> Result<(), TableError> {
@@ -38,8 +43,11 @@ fn verify(name: &str, types: &Types, record: &TableRecord) -> Result<(), TableEr
         return Ok(());
     }
     let show = |key: &[u8], value: &[u8]| -> Result<String, TableError> {
-        let key = TypeDescriptor::decode(key).map_err(StorageError::from)?;
-        let value = TypeDescriptor::decode(value).map_err(StorageError::from)?;
+        let decode = |what, bytes| {
+            TypeDescriptor::decode(bytes)
+                .map_err(|error| StorageError::undecodable(format_args!("the {what} type"), error).in_table(name))
+        };
+        let (key, value) = (decode("key", key)?, decode("value", value)?);
         Ok(format!("<{key}, {value}>"))
     };
     Err(TableError::TypeMismatch(Box::new(TableTypeMismatch {
@@ -62,7 +70,7 @@ impl ReadTransaction {
         &self,
         definition: TableDefinition<'_, K, V>,
     ) -> Result<ReadOnlyTable<K, V>, TableError> {
-        self.open_existing(definition)?.ok_or_else(|| TableError::DoesNotExist(definition.name().to_owned()))
+        self.open_existing(definition)?.ok_or_else(|| TableError::DoesNotExist(definition.name().into()))
     }
 
     /// The same, but a table that does not exist yet is an empty one.
@@ -88,7 +96,18 @@ impl ReadTransaction {
     }
 
     fn read_only<K: Key + 'static, V: Value + 'static>(&self, name: &str, root: TreeRoot) -> ReadOnlyTable<K, V> {
-        ReadOnlyTable::new(name.to_owned(), self.pages().clone(), root, Arc::clone(self.core()))
+        ReadOnlyTable::new(Arc::new(name.to_owned()), self.pages().clone(), root, Arc::clone(self.core()))
+    }
+
+    /// Opens a table of the snapshot by its name alone, with the types that are stored beside it.
+    ///
+    /// # Errors
+    /// [`TableError::DoesNotExist`], or what reading the catalog failed with.
+    pub fn open_untyped_table(&self, name: &str) -> Result<UntypedTable, TableError> {
+        let record = self.find(name)?.ok_or_else(|| TableError::DoesNotExist(name.into()))?;
+        let key_type = TypeDescriptor::decode(&record.key_type).map_err(StorageError::from)?;
+        let value_type = TypeDescriptor::decode(&record.value_type).map_err(StorageError::from)?;
+        Ok(UntypedTable::new(self.read_only(name, record.root), key_type, value_type))
     }
 
     /// Names of all tables of the snapshot, in the order of their bytes.
@@ -110,8 +129,28 @@ impl WriteTransaction {
         &self,
         definition: TableDefinition<'_, K, V>,
     ) -> Result<Table<'_, K, V>, TableError> {
-        let name = definition.name();
-        let types = types::<K, V>(name)?;
+        self.open_with(definition.name(), &types::<K, V>(definition.name())?)
+    }
+
+    /// Opens a table by its name and the structure of its types, creating it where it does not exist.
+    ///
+    /// # Errors
+    /// Those of [`WriteTransaction::open_table`].
+    pub fn open_untyped_table(
+        &self,
+        name: &str,
+        key_type: &TypeDescriptor,
+        value_type: &TypeDescriptor,
+    ) -> Result<UntypedTableMut<'_>, TableError> {
+        let rows = self.open_with(name, &types_of(name, key_type, value_type)?)?;
+        Ok(UntypedTableMut::new(rows, key_type, value_type))
+    }
+
+    fn open_with<K: Key + 'static, V: Value + 'static>(
+        &self,
+        name: &str,
+        types: &Types,
+    ) -> Result<Table<'_, K, V>, TableError> {
         let create = |id| TableRecord {
             id,
             kind: TableKind::Table,
@@ -119,7 +158,7 @@ impl WriteTransaction {
             key_type: types.key.clone(),
             value_type: types.value.clone(),
         };
-        Ok(Table::new(self, self.check_out(name, create, |record| verify(name, &types, record))?))
+        Ok(Table::new(self, self.check_out(name, create, |record| verify(name, types, record))?))
     }
 
     /// Names of all tables, those created in this transaction included, in the order of their bytes.
@@ -140,7 +179,7 @@ impl WriteTransaction {
         let name = table.name().to_owned();
         // An open table that is passed itself is closed by that.
         drop(table);
-        self.delete(&name)
+        self.delete(&name).map_err(|error| error.in_table(&name))
     }
 
     /// Gives a table another name. Its rows stay where they are. To its own name does nothing.

@@ -3,11 +3,12 @@
 //! Invariant: the rows of a prefix are exactly those whose ordered key bytes start with the prefix's bytes.
 //! Layer 6 (table).
 
+use super::codec::list::encode_elements;
 use super::traits::Key;
 use crate::btree::cursor::prefix_end;
 use std::ops::Bound;
 
-/// Keys that start with something: strings and byte strings with a shorter one, tuples with their first part.
+/// Keys that start with something: strings, byte strings and vectors with a shorter one, tuples with their first part.
 ///
 /// ```
 /// # fn main() -> Result<(), cowslip::Error> {
@@ -45,6 +46,23 @@ impl PrefixKey for &[u8] {
 
     fn encode_prefix(prefix: &&[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(prefix);
+    }
+}
+
+impl PrefixKey for String {
+    type Prefix<'a> = &'a str;
+
+    fn encode_prefix(prefix: &&str, out: &mut Vec<u8>) {
+        out.extend_from_slice(prefix.as_bytes());
+    }
+}
+
+/// Vectors start with their first elements; `Vec<u8>` starts with bytes.
+impl<T: Key + 'static> PrefixKey for Vec<T> {
+    type Prefix<'a> = &'a [T::SelfType<'a>];
+
+    fn encode_prefix(prefix: &&[T::SelfType<'_>], out: &mut Vec<u8>) {
+        encode_elements::<T>(prefix, out);
     }
 }
 

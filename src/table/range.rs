@@ -34,10 +34,14 @@ pub struct Range<'a, K: Key + 'static, V: Value + 'static> {
 pub(crate) enum Rows<'a> {
     Snapshot {
         cursor: RangeCursor<SnapshotPages>,
+        table: Arc<String>,
         /// Keeps the file open and locked.
         _core: Arc<Core>,
     },
-    Writer(RangeCursor<&'a TreeMut>),
+    Writer {
+        cursor: RangeCursor<&'a TreeMut>,
+        table: &'a str,
+    },
 }
 
 impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
@@ -47,13 +51,15 @@ impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
 
     fn step(&mut self, forward: bool) -> Option<Result<Row<'a, K, V>>> {
         match &mut self.rows {
-            Rows::Snapshot { cursor, .. } => {
+            Rows::Snapshot { cursor, table, .. } => {
                 let row = if forward { cursor.next_row() } else { cursor.previous_row() };
-                row.transpose().map(|row| row.and_then(|row| guards(row, cursor.pages())))
+                let row = row.transpose().map(|row| row.and_then(|row| guards(row, cursor.pages())));
+                row.map(|row| row.map_err(|error| error.in_table(table)))
             }
-            Rows::Writer(cursor) => {
+            Rows::Writer { cursor, table } => {
                 let row = if forward { cursor.next_row() } else { cursor.previous_row() };
-                row.transpose().map(|row| row.and_then(|row| guards(row, cursor.pages())))
+                let row = row.transpose().map(|row| row.and_then(|row| guards(row, cursor.pages())));
+                row.map(|row| row.map_err(|error| error.in_table(table)))
             }
         }
     }

@@ -24,7 +24,7 @@ use std::ops::{Bound, RangeBounds};
 ///
 /// Keeps the snapshot alive by itself: the transaction that it came from may be dropped before it. Cheap to clone.
 pub struct ReadOnlyTable<K: Key + 'static, V: Value + 'static> {
-    name: String,
+    name: Arc<String>,
     pages: SnapshotPages,
     root: TreeRoot,
     /// Keeps the file open and locked.
@@ -33,7 +33,7 @@ pub struct ReadOnlyTable<K: Key + 'static, V: Value + 'static> {
 }
 
 impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
-    pub(crate) fn new(name: String, pages: SnapshotPages, root: TreeRoot, core: Arc<Core>) -> Self {
+    pub(crate) fn new(name: Arc<String>, pages: SnapshotPages, root: TreeRoot, core: Arc<Core>) -> Self {
         Self { name, pages, root, core, types: PhantomData }
     }
 
@@ -44,8 +44,12 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     /// # Errors
     /// When a page cannot be read or is damaged.
     pub fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<AccessGuard<'static, V>>, StorageError> {
+        self.find(&encode_key::<K>(key.borrow())).map_err(|error| error.in_table(&self.name))
+    }
+
+    fn find(&self, key: &[u8]) -> Result<Option<AccessGuard<'static, V>>> {
         let pages = self.pages.borrow();
-        let Some(row) = search::get(&pages, &self.root, &encode_key::<K>(key.borrow()))? else { return Ok(None) };
+        let Some(row) = search::get(&pages, &self.root, key)? else { return Ok(None) };
         let value = row.into_value(&pages)?.map_leaf(|leaf| leaf.hold(&self.pages.pin));
         AccessGuard::of_value(value).map(Some)
     }
@@ -83,8 +87,10 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
 
     fn rows(&self, bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Result<Range<'static, K, V>> {
         let (start, end) = as_slices(bounds);
-        let cursor = RangeCursor::new(self.pages.clone(), &self.root, start, end)?;
-        Ok(Range::new(Rows::Snapshot { cursor, _core: Arc::clone(&self.core) }))
+        let cursor =
+            RangeCursor::new(self.pages.clone(), &self.root, start, end).map_err(|error| error.in_table(&self.name))?;
+        let table = Arc::clone(&self.name);
+        Ok(Range::new(Rows::Snapshot { cursor, table, _core: Arc::clone(&self.core) }))
     }
 
     /// The row with the lowest key.
@@ -122,7 +128,7 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
 
 impl<K: Key + 'static, V: Value + 'static> Clone for ReadOnlyTable<K, V> {
     fn clone(&self) -> Self {
-        Self::new(self.name.clone(), self.pages.clone(), self.root, Arc::clone(&self.core))
+        Self::new(Arc::clone(&self.name), self.pages.clone(), self.root, Arc::clone(&self.core))
     }
 }
 

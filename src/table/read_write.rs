@@ -50,8 +50,12 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     /// # Errors
     /// When a page cannot be read or is damaged.
     pub fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<AccessGuard<'_, V>>, StorageError> {
+        self.find(&encode_key::<K>(key.borrow())).map_err(|error| error.in_table(self.name()))
+    }
+
+    fn find(&self, key: &[u8]) -> Result<Option<AccessGuard<'_, V>>> {
         let tree = self.tree()?;
-        let Some(row) = search::get(&tree, tree.root(), &encode_key::<K>(key.borrow()))? else { return Ok(None) };
+        let Some(row) = search::get(&tree, tree.root(), key)? else { return Ok(None) };
         AccessGuard::of_value(row.into_value(&tree)?).map(Some)
     }
 
@@ -92,13 +96,14 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         step: impl FnOnce(&mut TreeMut) -> Result<Option<Vec<u8>>>,
     ) -> Result<Option<AccessGuard<'_, V>>> {
         let transaction = self.transaction;
-        let tree = &mut self.open.as_mut().expect("the table is open until it is dropped").tree;
-        transaction.change(|| {
+        let CheckedOut { tree, name, .. } = self.open.as_mut().expect("the table is open until it is dropped");
+        let changed = transaction.change(|| {
             let old = step(tree)?;
             transaction.spill_if_large(tree)?;
             // An old value that does not decode is an error after the change, so it too must poison.
             old.map(|old| AccessGuard::of_value(RowBytes::Owned(old))).transpose()
-        })
+        });
+        changed.map_err(|error| error.in_table(name))
     }
 
     /// The rows whose keys lie in `range`, in key order, from both ends. Where the start is above the end there are
@@ -135,7 +140,9 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     fn rows(&self, bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Result<Range<'_, K, V>> {
         let (start, end) = as_slices(bounds);
         let tree = self.tree()?;
-        RangeCursor::new(tree, tree.root(), start, end).map(|rows| Range::new(Rows::Writer(rows)))
+        let table = self.open().name.as_str();
+        let cursor = RangeCursor::new(tree, tree.root(), start, end).map_err(|error| error.in_table(table))?;
+        Ok(Range::new(Rows::Writer { cursor, table }))
     }
 
     /// The row with the lowest key.

@@ -49,9 +49,19 @@ impl fmt::Display for TypeName {
     }
 }
 
+pub(crate) mod sealed {
+    /// Whether arrays and vectors of a type are byte strings; only this crate can say yes.
+    #[derive(Debug, Clone, Copy)]
+    pub struct ByteElements(pub(crate) bool);
+
+    /// Passed to what only this crate calls and overrides.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Token(pub(crate) ());
+}
+
 /// A type that a table can store.
 ///
-/// The implementing type is a marker that is named in a table definition; [`Value::SelfType`] is what the caller
+/// For a newtype around a type that is stored already, [`Newtype`](crate::Newtype) is the short way. The implementing type is a marker that is named in a table definition; [`Value::SelfType`] is what the caller
 /// passes and gets back, and may borrow from the stored bytes: for `&str` it is a `&str` into the page.
 ///
 /// ```
@@ -132,6 +142,28 @@ pub trait Value: fmt::Debug {
     #[must_use]
     fn descriptor() -> TypeDescriptor {
         TypeDescriptor::named(&Self::type_name(), Self::fixed_width())
+    }
+
+    /// True for `u8` alone, whose arrays and vectors are stored as the byte strings that they are.
+    #[doc(hidden)]
+    const BYTE_ELEMENTS: sealed::ByteElements = sealed::ByteElements(false);
+
+    /// The bytes that these elements are. Called only where `BYTE_ELEMENTS` is true.
+    #[doc(hidden)]
+    fn lend_bytes<'a, 'b: 'a>(_elements: &'a [Self::SelfType<'b>], _: sealed::Token) -> &'a [u8]
+    where
+        Self: 'b,
+    {
+        unreachable!("only elements that are bytes are lent as bytes")
+    }
+
+    /// The element that this byte is. Called only where `BYTE_ELEMENTS` is true.
+    #[doc(hidden)]
+    fn of_byte<'a>(_byte: u8, _: sealed::Token) -> Self::SelfType<'a>
+    where
+        Self: 'a,
+    {
+        unreachable!("only elements that are bytes are made of one")
     }
 }
 

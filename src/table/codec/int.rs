@@ -6,10 +6,11 @@
 use super::ordered::exact;
 use crate::base::codec::DecodeError;
 use crate::table::descriptor::TypeDescriptor;
+use crate::table::traits::sealed::{ByteElements, Token};
 use crate::table::traits::{Key, TypeName, Value};
 
 macro_rules! int_codec {
-    ($type:ty, $descriptor:ident, $flip:expr, $same:expr) => {
+    ($type:ty, $descriptor:ident, $flip:expr, $same:expr $(, { $($hook:tt)* })?) => {
         impl Value for $type {
             type SelfType<'a> = $type;
             type AsBytes<'a> = [u8; size_of::<$type>()];
@@ -39,6 +40,8 @@ macro_rules! int_codec {
             fn descriptor() -> TypeDescriptor {
                 TypeDescriptor::$descriptor
             }
+
+            $($($hook)*)?
         }
 
         impl Key for $type {
@@ -60,7 +63,23 @@ macro_rules! int_codec {
     };
 }
 
-int_codec!(u8, U8, 0, true);
+int_codec!(u8, U8, 0, true, {
+    const BYTE_ELEMENTS: ByteElements = ByteElements(true);
+
+    fn lend_bytes<'a, 'b: 'a>(elements: &'a [u8], _: Token) -> &'a [u8]
+    where
+        Self: 'b,
+    {
+        elements
+    }
+
+    fn of_byte<'a>(byte: u8, _: Token) -> u8
+    where
+        Self: 'a,
+    {
+        byte
+    }
+});
 int_codec!(u16, U16, 0, false);
 int_codec!(u32, U32, 0, false);
 int_codec!(u64, U64, 0, false);

@@ -5,10 +5,17 @@
 
 mod array;
 mod bytes;
+pub(crate) mod descending;
 mod int;
+pub(super) mod list;
+pub(super) mod option;
 pub(super) mod ordered;
+mod scalar;
+mod string;
 pub(super) mod tuple;
 mod unit;
 
+#[cfg(test)]
+mod composite_properties;
 #[cfg(test)]
 mod properties;

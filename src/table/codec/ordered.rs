@@ -25,14 +25,19 @@ pub(crate) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Appends what `escape` wrapped at the front of `bytes`, and answers the bytes behind the end mark.
 pub(crate) fn unescape<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], DecodeError> {
+    unescape_masked(bytes, 0, out)
+}
+
+/// The same for bytes each of which was combined with `mask` by exclusive or; what is appended is not.
+pub(crate) fn unescape_masked<'a>(bytes: &'a [u8], mask: u8, out: &mut Vec<u8>) -> Result<&'a [u8], DecodeError> {
     let mut rest = bytes;
     loop {
-        let zero = rest.iter().position(|&byte| byte == 0).ok_or_else(unterminated)?;
+        let zero = rest.iter().position(|&byte| byte == mask).ok_or_else(unterminated)?;
         let (run, marked) = rest.split_at(zero);
         let (mark, behind) = marked.split_first_chunk::<2>().ok_or_else(unterminated)?;
-        out.extend_from_slice(run);
+        out.extend(run.iter().map(|byte| byte ^ mask));
         rest = behind;
-        match *mark {
+        match mark.map(|byte| byte ^ mask) {
             END => return Ok(rest),
             ESCAPED_ZERO => out.push(0),
             [_, found] => {

@@ -65,21 +65,21 @@ impl<'w> Layout<'w> {
 }
 
 /// Writes a tuple value part by part, filling in the lengths as the parts become known.
-struct TupleWriter<'w> {
+pub(super) struct TupleWriter<'w> {
     layout: Layout<'w>,
     part: usize,
     length_at: usize,
 }
 
 impl<'w> TupleWriter<'w> {
-    fn new(layout: Layout<'w>, out: &mut Vec<u8>) -> Self {
+    pub(super) fn new(layout: Layout<'w>, out: &mut Vec<u8>) -> Self {
         let length_at = out.len();
         out.resize(length_at + layout.header_bytes(), 0);
         Self { layout, part: 0, length_at }
     }
 
     /// Accounts for the part that was appended since `out` had the length `start`.
-    fn end_part(&mut self, start: usize, out: &mut [u8]) -> Result<(), DecodeError> {
+    pub(super) fn end_part(&mut self, start: usize, out: &mut [u8]) -> Result<(), DecodeError> {
         let len = out.len() - start;
         match self.layout.widths[self.part] {
             Some(width) if len != width => {
@@ -102,7 +102,7 @@ impl<'w> TupleWriter<'w> {
 ///
 /// A length that does not fit is written as the largest: such a tuple exceeds 4 GiB, more than a value may have,
 /// so the store refuses it.
-fn join(widths: &[Option<usize>], parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn join(widths: &[Option<usize>], parts: &[&[u8]]) -> Vec<u8> {
     let layout = Layout::new(widths);
     let payload: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = Vec::with_capacity(layout.header_bytes() + payload);
