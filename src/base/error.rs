@@ -13,16 +13,11 @@ use std::io;
 #[non_exhaustive]
 pub enum StorageError {
     /// The operating system, or the storage given by the user, refused an operation.
-    #[error("{operation} failed: {source}")]
-    Io {
-        /// What was attempted.
-        operation: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(Box<IoFailure>),
     /// Bytes of the file are not what was written, or contradict each other.
     #[error("corrupted: {0}")]
-    Corrupted(Box<Corruption>),
+    Corrupted(#[source] Box<Corruption>),
     /// The file cannot grow: device full, quota, or the largest size of the format.
     #[error("out of space: the file cannot grow to {wanted_bytes} bytes: {source}")]
     OutOfSpace {
@@ -55,14 +50,32 @@ pub enum StorageError {
     TransactionPoisoned,
 }
 
+/// What the system refused, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} failed: {source}")]
+pub struct IoFailure {
+    /// What was attempted.
+    pub operation: &'static str,
+    /// What the system said.
+    pub source: io::Error,
+}
+
 /// What is damaged and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corruption {
+    table: Option<String>,
     page: Option<u64>,
     reason: String,
+    source: Option<DecodeError>,
 }
 
 impl Corruption {
+    /// Name of the table that was being read or changed, where there was one.
+    #[must_use]
+    pub fn table(&self) -> Option<&str> {
+        self.table.as_deref()
+    }
+
     /// Number of the allocation unit that is damaged, where one can be named.
     #[must_use]
     pub fn page(&self) -> Option<u64> {
@@ -78,26 +91,52 @@ impl Corruption {
 
 impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.page {
-            Some(page) => write!(f, "page {page}: {}", self.reason),
-            None => f.write_str(&self.reason),
+        if let Some(table) = &self.table {
+            write!(f, "table {table:?}: ")?;
         }
+        if let Some(page) = self.page {
+            write!(f, "page {page}: ")?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Corruption {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
     }
 }
 
 impl StorageError {
     /// Damage that no single page can be blamed for.
     pub(crate) fn corrupted(reason: impl Into<String>) -> Self {
-        Self::Corrupted(Box::new(Corruption { page: None, reason: reason.into() }))
+        Self::corruption(None, reason.into(), None)
+    }
+
+    /// Bytes that do not decode as what they should be.
+    pub(crate) fn undecodable(what: fmt::Arguments<'_>, source: DecodeError) -> Self {
+        Self::corruption(None, format!("{what}: {source}"), Some(source))
+    }
+
+    fn corruption(page: Option<u64>, reason: String, source: Option<DecodeError>) -> Self {
+        Self::Corrupted(Box::new(Corruption { table: None, page, reason, source }))
+    }
+
+    /// Names the table in which damage was found, unless it is named already. Other errors stay as they are.
+    pub(crate) fn in_table(mut self, table: &str) -> Self {
+        if let Self::Corrupted(corruption) = &mut self {
+            corruption.table.get_or_insert_with(|| table.to_owned());
+        }
+        self
     }
 
     /// Damage found in one page.
     pub(crate) fn corrupted_page(page: PageId, reason: impl Into<String>) -> Self {
-        Self::Corrupted(Box::new(Corruption { page: Some(page.get()), reason: reason.into() }))
+        Self::corruption(Some(page.get()), reason.into(), None)
     }
 
     pub(crate) fn io(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { operation, source }
+        move |source| Self::Io(Box::new(IoFailure { operation, source }))
     }
 
     /// Whether bytes of the file are damaged, as opposed to unreachable.
@@ -111,8 +150,8 @@ impl StorageError {
     pub fn is_out_of_space(&self) -> bool {
         match self {
             Self::OutOfSpace { .. } => true,
-            Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            Self::Io(failure) => {
+                matches!(failure.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             _ => false,
         }
@@ -121,11 +160,24 @@ impl StorageError {
 
 impl From<DecodeError> for StorageError {
     fn from(error: DecodeError) -> Self {
-        Self::corrupted(error.to_string())
+        Self::corruption(None, error.to_string(), Some(error))
     }
 }
 
 /// Result of anything that touches the storage.
 pub(crate) type Result<T, E = StorageError> = std::result::Result<T, E>;
 
-const _: () = assert!(size_of::<StorageError>() <= 32);
+const _: () = assert!(size_of::<StorageError>() <= 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_table_named_stays_and_only_damage_has_one() {
+        let page = PageId::new(7).unwrap();
+        let error = StorageError::corrupted_page(page, "torn").in_table("a").in_table("b");
+        assert_eq!(error.to_string(), "corrupted: table \"a\": page 7: torn");
+        assert_eq!(StorageError::Poisoned.in_table("a").to_string(), StorageError::Poisoned.to_string());
+    }
+}

@@ -40,7 +40,8 @@ pub(crate) fn list<P: Pages>(pages: P, data: &TreeRoot) -> Result<Vec<(String, T
 }
 
 fn decode(name: &str, bytes: &[u8]) -> Result<TableRecord> {
-    TableRecord::decode(bytes).map_err(|error| StorageError::corrupted(format!("record of table {name:?}: {error}")))
+    TableRecord::decode(bytes)
+        .map_err(|error| StorageError::undecodable(format_args!("the catalog's record"), error).in_table(name))
 }
 
 /// Both roots as a write transaction changes them.

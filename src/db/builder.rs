@@ -13,7 +13,7 @@ use crate::io::storage::Storage;
 use crate::pages::header::Format;
 use crate::pages::layout::Layout;
 use crate::txn::core::{Core, CoreOptions};
-use crate::txn::error::DatabaseError;
+use crate::txn::error::{DatabaseError, OpenFailure};
 use crate::txn::recover::{self, OpenOptions};
 use std::io;
 use std::path::Path;
@@ -169,7 +169,7 @@ impl Builder {
     }
 
     fn layout(&self) -> Result<Layout, DatabaseError> {
-        let invalid = |reason: String| DatabaseError::InvalidOption(reason);
+        let invalid = |reason: String| DatabaseError::InvalidOption(reason.into());
         let least = if self.test_geometry { 512 } else { UNIT_BYTES };
         if !self.node_bytes.is_power_of_two() || !(least..=65536).contains(&self.node_bytes) {
             return Err(invalid(format!("node_bytes is {}, not a power of two of {least} to 65536", self.node_bytes)));
@@ -183,8 +183,8 @@ impl Builder {
         // Units smaller than a block of the device cannot be written past the page cache.
         let direct = self.unit_bytes >= UNIT_BYTES;
         let (storage, _) = FileStorage::open(path, create, access, direct).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => DatabaseError::Locked(source.to_string()),
-            _ => DatabaseError::Open { path: path.to_owned(), source },
+            io::ErrorKind::WouldBlock => DatabaseError::Locked(source.to_string().into()),
+            _ => DatabaseError::Open(Box::new(OpenFailure { path: path.into(), source })),
         })?;
         self.open_storage(Arc::new(storage), create != CreateMode::OpenExisting, access == Access::ReadOnly)
     }

@@ -8,7 +8,7 @@ use crate::base::sync::Arc;
 use crate::pages::select::OpenNote;
 use crate::txn::core::Core;
 use crate::txn::error::{CloseError, CommitError, DatabaseError, TransactionError};
-use crate::txn::oracle::IntegrityReport;
+use crate::txn::oracle::{IntegrityReport, QuickReport};
 use crate::txn::read::ReadTransaction;
 use crate::txn::write::WriteTransaction;
 use std::fmt;
@@ -148,6 +148,15 @@ impl Database {
     /// A storage error that names what is damaged and where.
     pub fn check_integrity(&self) -> Result<IntegrityReport, TransactionError> {
         self.core.check()
+    }
+
+    /// Verifies what describes the tables: the newest slot, the region table, every bitmap and the catalog. Reads no page
+    /// of a table, so it takes a moment however large the file is. Waits for a running write transaction.
+    ///
+    /// # Errors
+    /// A storage error that names what is damaged and where.
+    pub fn check_quick(&self) -> Result<QuickReport, TransactionError> {
+        self.core.check_quick()
     }
 
     /// Writes a damaged block 0 anew from the copy of its fields that the newest commit slot carries; does nothing

@@ -482,7 +482,6 @@ impl Allocator {
         Ok(self.load(index, src)?.image().all_set(start, run.units))
     }
 
-    #[cfg(test)]
     /// Allocated units, without the fixed blocks and the bitmaps.
     pub(crate) fn count_allocated(&self) -> u64 {
         let units = |(index, slot): (usize, &RegionSlot)| {

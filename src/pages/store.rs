@@ -238,7 +238,7 @@ impl PageStore {
             if source.kind() == io::ErrorKind::UnexpectedEof {
                 StorageError::corrupted_page(page, "the file ends before the page does")
             } else {
-                StorageError::Io { operation: "read", source }
+                StorageError::io("read")(source)
             }
         })
     }
@@ -362,7 +362,7 @@ impl PageStore {
             Err(source) if is_space(&source) => Err(StorageError::OutOfSpace { wanted_bytes, source }),
             Err(source) => {
                 self.poison();
-                Err(StorageError::Io { operation: "extend", source })
+                Err(StorageError::io("extend")(source))
             }
         }
     }
@@ -396,7 +396,7 @@ impl PageStore {
         step().map_err(|source| {
             self.poison();
             log::error!("{operation} failed, this handle writes no more: {source}");
-            StorageError::Io { operation, source }
+            StorageError::io(operation)(source)
         })
     }
 

@@ -8,7 +8,7 @@ use super::core::{Core, Durable};
 use super::error::CommitError;
 use super::write::{Bracket, OpenTransaction, Staged, WriteTransaction};
 use crate::base::checksum;
-use crate::base::error::Result;
+use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Run, TransactionId, TreeRoot};
 use crate::base::sync::Arc;
 use crate::btree::seal::Sealed;
@@ -55,7 +55,7 @@ impl WriteTransaction {
                 let Staged::Closed(closed) = table else { continue };
                 let (mut record, tree) = *closed;
                 if tree.is_changed() {
-                    record.root = tree.seal(&mut sealed)?;
+                    record.root = tree.seal(&mut sealed).map_err(|error| error.in_table(&name))?;
                     roots.put(&name, &record)?;
                 }
             }
@@ -64,18 +64,26 @@ impl WriteTransaction {
             }
             roots.seal(&mut sealed).map(Some)
         })();
-        let Some((data, forward)) = staged.map_err(CommitError::Aborted)? else {
+        let Some((data, forward)) = staged.map_err(aborted)? else {
             return Ok(durable.slot.transaction);
         };
         let prepared = freeze(&core, &durable, &bracket.writer, sealed, data, forward);
-        let prepared = prepared.map_err(CommitError::Aborted)?;
+        let prepared = prepared.map_err(aborted)?;
 
-        write(&core, &prepared).map_err(CommitError::InDoubt)?;
-        flip(&core, &durable, &prepared.slot).map_err(CommitError::InDoubt)?;
+        write(&core, &prepared).map_err(in_doubt)?;
+        flip(&core, &durable, &prepared.slot).map_err(in_doubt)?;
         publish(&core, &mut durable, bracket, &prepared);
         core.trim(&mut durable);
         Ok(self.id)
     }
+}
+
+fn aborted(error: StorageError) -> CommitError {
+    CommitError::Aborted(Box::new(error))
+}
+
+fn in_doubt(error: StorageError) -> CommitError {
+    CommitError::InDoubt(Box::new(error))
 }
 
 /// Settles what the new slot names: the region table's own run first, then the bitmaps, which count it.

@@ -3,6 +3,7 @@
 //! Invariant: every variant says what was expected and what was found.
 //! Layer 5 (txn).
 
+use crate::base::codec::DecodeError;
 use crate::base::error::StorageError;
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 pub enum DatabaseError {
     /// The file holds something else.
     #[error("not a Cowslip database: {0}")]
-    NotADatabase(String),
+    NotADatabase(Box<str>),
     /// The file was written by a release with another format.
     #[error("the file has format version {found}, this release reads version {supported}")]
     UnsupportedVersion {
@@ -35,21 +36,68 @@ pub enum DatabaseError {
     },
     /// Somebody else has the database open.
     #[error("the database is open elsewhere: {0}")]
-    Locked(String),
+    Locked(Box<str>),
     /// The path cannot be opened.
-    #[error("cannot open {path}: {source}", path = path.display())]
-    Open {
-        /// The path as it was given.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Open(Box<OpenFailure>),
     /// An option of the builder is out of its range.
     #[error("invalid option: {0}")]
-    InvalidOption(String),
+    InvalidOption(Box<str>),
     /// Reading or writing failed, or the file is damaged.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+/// A path that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open {path}: {source}", path = path.display())]
+pub struct OpenFailure {
+    /// The path as it was given.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// The questions that a caller decides by, over the storage error of a verb.
+macro_rules! storage_questions {
+    ($($error:ident: $($pattern:pat => $storage:expr),+;)*) => {$(
+        impl $error {
+            /// The storage error that this is or wraps, where there is one.
+            #[must_use]
+            pub fn storage_error(&self) -> Option<&StorageError> {
+                match self {
+                    $($pattern => $storage,)+
+                }
+            }
+
+            /// Whether the file is damaged.
+            #[must_use]
+            pub fn is_corruption(&self) -> bool {
+                self.storage_error().is_some_and(StorageError::is_corruption)
+            }
+
+            /// Whether freeing space on the device would help.
+            #[must_use]
+            pub fn is_out_of_space(&self) -> bool {
+                self.storage_error().is_some_and(StorageError::is_out_of_space)
+            }
+        }
+
+        const _: () = assert!(size_of::<$error>() <= 32);
+    )*};
+}
+
+storage_questions! {
+    DatabaseError: Self::Storage(error) => Some(error), _ => None;
+    TransactionError: Self::Storage(error) => Some(error), _ => None;
+    TableError: Self::Storage(error) => Some(error), _ => None;
+    UntypedError: Self::Storage(error) => Some(error), _ => None;
+    CommitError: Self::Aborted(error) | Self::InDoubt(error) => Some(&**error), _ => None;
+    CloseError: Self::Storage(error) => Some(error), _ => None;
+    Error:
+        Self::Database(error) => error.storage_error(), Self::Transaction(error) => error.storage_error(),
+        Self::Table(error) => error.storage_error(), Self::Commit(error) => error.storage_error(),
+        Self::Untyped(error) => error.storage_error(), Self::Close(error) => error.storage_error(), Self::Storage(error) => Some(error);
 }
 
 impl DatabaseError {
@@ -58,17 +106,15 @@ impl DatabaseError {
     pub fn is_locked(&self) -> bool {
         matches!(self, Self::Locked(_))
     }
+}
 
-    /// Whether the file is damaged.
-    #[must_use]
-    pub fn is_corruption(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.is_corruption())
-    }
-
-    /// Whether freeing space on the device would help.
-    #[must_use]
-    pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.is_out_of_space())
+impl TableError {
+    /// Names the table in which damage was found.
+    pub(crate) fn in_table(self, table: &str) -> Self {
+        match self {
+            Self::Storage(error) => Self::Storage(error.in_table(table)),
+            other => other,
+        }
     }
 }
 
@@ -96,16 +142,16 @@ pub enum TableError {
     TypeMismatch(Box<TableTypeMismatch>),
     /// There is no such table.
     #[error("table {0:?} does not exist")]
-    DoesNotExist(String),
+    DoesNotExist(Box<str>),
     /// The new name belongs to another table.
     #[error("table {0:?} exists already")]
-    Exists(String),
+    Exists(Box<str>),
     /// This transaction has the table open already.
     #[error("table {0:?} is open already in this transaction")]
-    AlreadyOpen(String),
+    AlreadyOpen(Box<str>),
     /// A table cannot have this name or these types.
     #[error("invalid table definition: {0}")]
-    InvalidDefinition(String),
+    InvalidDefinition(Box<str>),
     /// Reading or writing failed, or the file is damaged.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -123,6 +169,21 @@ pub struct TableTypeMismatch {
     pub found: String,
 }
 
+/// Changing a table as bytes failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UntypedError {
+    /// The bytes are no key of the table's key type; nothing was changed.
+    #[error("the bytes are no key of the table: {0}")]
+    InvalidKey(#[source] Box<DecodeError>),
+    /// The bytes are no value of the table's value type; nothing was changed.
+    #[error("the bytes are no value of the table: {0}")]
+    InvalidValue(#[source] Box<DecodeError>),
+    /// Reading or writing failed, or the file is damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// A commit failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -136,10 +197,10 @@ pub enum CommitError {
     TableLeaked(String),
     /// Nothing was written yet: the transaction was aborted and the database goes on.
     #[error("the transaction was aborted: {0}")]
-    Aborted(#[source] StorageError),
+    Aborted(#[source] Box<StorageError>),
     /// Writing failed: this handle writes no more, and only reopening tells whether the commit was kept.
     #[error("the outcome of the commit is unknown until the database is reopened: {0}")]
-    InDoubt(#[source] StorageError),
+    InDoubt(#[source] Box<StorageError>),
 }
 
 /// Closing a database failed.
@@ -167,6 +228,9 @@ pub enum Error {
     /// A table could not be opened or changed.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A table could not be changed as bytes.
+    #[error(transparent)]
+    Untyped(#[from] UntypedError),
     /// A commit failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -178,31 +242,13 @@ pub enum Error {
     Storage(#[from] StorageError),
 }
 
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
 impl Error {
-    fn storage(&self) -> Option<&StorageError> {
-        match self {
-            Self::Database(DatabaseError::Storage(error))
-            | Self::Transaction(TransactionError::Storage(error))
-            | Self::Table(TableError::Storage(error))
-            | Self::Commit(CommitError::Aborted(error) | CommitError::InDoubt(error))
-            | Self::Close(CloseError::Storage(error))
-            | Self::Storage(error) => Some(error),
-            _ => None,
-        }
-    }
-
-    /// Whether the file is damaged.
-    #[must_use]
-    pub fn is_corruption(&self) -> bool {
-        self.storage().is_some_and(StorageError::is_corruption)
-    }
-
-    /// Whether freeing space on the device would help.
-    #[must_use]
-    pub fn is_out_of_space(&self) -> bool {
-        self.storage().is_some_and(StorageError::is_out_of_space)
-    }
-
     /// Whether somebody else has the database open.
     #[must_use]
     pub fn is_locked(&self) -> bool {

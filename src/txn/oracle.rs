@@ -10,9 +10,11 @@ use crate::base::error::{Result, StorageError};
 use crate::base::ids::Run;
 use crate::base::sync::Arc;
 use crate::btree::check::{Checker, Reach, TreeStats};
+use crate::btree::cursor::RangeCursor;
 use crate::btree::tree::SnapshotPages;
 use crate::catalog::roots;
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 /// What a full verification counted. Everything in the file was read and found consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,47 @@ pub struct IntegrityReport {
     pub file_units: u64,
 }
 
+/// What a quick verification counted. Slots, region table, bitmaps and catalog are consistent; of the tables no page was
+/// read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuickReport {
+    /// Number of tables.
+    pub tables: u64,
+    /// Rows of all tables, as the catalog records them.
+    pub rows: u64,
+    /// Allocation units that the bitmaps record as allocated.
+    pub allocated_units: u64,
+    /// Length of the file in allocation units.
+    pub file_units: u64,
+}
+
 impl Core {
+    /// Verifies what describes the tables, but not the tables, while no write transaction runs.
+    pub(crate) fn check_quick(self: &Arc<Self>) -> Result<QuickReport, TransactionError> {
+        let _turn = if self.read_only { None } else { Some(TurnGuard::take(Arc::clone(self))) };
+        let durable = self.durable.lock();
+        let pin = Arc::new(self.pins.pin_published());
+        let pages = SnapshotPages { store: Arc::clone(&self.store), pin };
+        let version = *pages.pin.version();
+        let tables = roots::list(pages.clone(), &version.data)?;
+        let mut counters = RangeCursor::new(pages, &version.forward, Bound::Unbounded, Bound::Unbounded)?;
+        while counters.next_row()?.is_some() {}
+        let table = durable.slot.region_table;
+        if !table.page.is_none() {
+            self.store.read_digested(table.page, table.len_bytes, table.digest)?;
+        }
+        let mut space = self.space.lock();
+        space.load_all(&*self.store)?;
+        space.check().map_err(StorageError::from)?;
+        Ok(QuickReport {
+            tables: tables.len() as u64,
+            rows: tables.iter().fold(0, |sum, (_, record)| sum.saturating_add(record.root.rows)),
+            allocated_units: space.count_allocated(),
+            file_units: self.store.end_units(),
+        })
+    }
+
     /// Reads and verifies everything, while no write transaction runs.
     pub(crate) fn check(self: &Arc<Self>) -> Result<IntegrityReport, TransactionError> {
         let _turn = if self.read_only { None } else { Some(TurnGuard::take(Arc::clone(self))) };
@@ -58,7 +100,11 @@ impl Core {
                 reach: &mut reach,
                 birth_max: version.id,
             };
-            let stats = checker.check(&root)?;
+            let name = index.checked_sub(2).and_then(|table| tables.get(table)).map(|(name, _)| name);
+            let stats = checker.check(&root).map_err(|error| match name {
+                Some(name) => error.in_table(name),
+                None => error,
+            })?;
             total.leaf_pages += stats.leaf_pages;
             total.branch_pages += stats.branch_pages;
             if index >= 2 {

@@ -41,7 +41,7 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<O
                 create::create(&*storage, format)?;
                 expect_database(&*storage)?
             }
-            None => return Err(DatabaseError::NotADatabase(why)),
+            None => return Err(DatabaseError::NotADatabase(why.into())),
         },
     };
     if selection.god.is_none_or(|god| god.recovery_required) && !options.read_only {
@@ -67,8 +67,8 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<O
 fn lock(storage: &dyn Storage, read_only: bool) -> Result<(), DatabaseError> {
     let mode = if read_only { LockMode::Shared } else { LockMode::Exclusive };
     storage.lock(mode).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => DatabaseError::Locked(source.to_string()),
-        _ => StorageError::Io { operation: "lock", source }.into(),
+        io::ErrorKind::WouldBlock => DatabaseError::Locked(source.to_string().into()),
+        _ => StorageError::io("lock")(source).into(),
     })
 }
 
@@ -81,7 +81,7 @@ enum Found {
 fn expect_database(storage: &dyn Storage) -> Result<Selection, DatabaseError> {
     match read_selection(storage)? {
         Found::Database(selection) => Ok(*selection),
-        Found::Nothing(why) => Err(DatabaseError::NotADatabase(why)),
+        Found::Nothing(why) => Err(DatabaseError::NotADatabase(why.into())),
     }
 }
 
@@ -103,7 +103,7 @@ fn read_selection(storage: &dyn Storage) -> Result<Found, DatabaseError> {
         return Err(if blocks[0].starts_with(&MAGIC) {
             StorageError::corrupted(format!("truncated: {what}")).into()
         } else {
-            DatabaseError::NotADatabase(what)
+            DatabaseError::NotADatabase(what.into())
         });
     }
     match select(header::decode(&blocks[0]), slots) {

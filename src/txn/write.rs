@@ -154,7 +154,7 @@ impl WriteTransaction {
         let parts = self.parts();
         let mut tables = parts.tables.lock();
         match tables.get(name) {
-            Some(Staged::Open) => return Err(TableError::AlreadyOpen(name.to_owned())),
+            Some(Staged::Open) => return Err(TableError::AlreadyOpen(name.into())),
             Some(Staged::Closed(closed)) => verify(&closed.0)?,
             None => {
                 let mut roots = parts.roots.lock();
@@ -224,16 +224,16 @@ impl WriteTransaction {
         let (mut tables, mut roots) = (parts.tables.lock(), parts.roots.lock());
         for name in [old, new] {
             if matches!(tables.get(name), Some(Staged::Open)) {
-                return Err(TableError::AlreadyOpen(name.to_owned()));
+                return Err(TableError::AlreadyOpen(name.into()));
             }
         }
         roots.check_name(new)?;
-        let record = roots.find(old)?.ok_or_else(|| TableError::DoesNotExist(old.to_owned()))?;
+        let record = roots.find(old)?.ok_or_else(|| TableError::DoesNotExist(old.into()))?;
         if old == new {
             return Ok(());
         }
         if roots.find(new)?.is_some() {
-            return Err(TableError::Exists(new.to_owned()));
+            return Err(TableError::Exists(new.into()));
         }
         self.change(|| {
             roots.remove(old)?;
@@ -253,7 +253,7 @@ impl WriteTransaction {
         let parts = self.parts();
         let (mut tables, mut roots) = (parts.tables.lock(), parts.roots.lock());
         if matches!(tables.get(name), Some(Staged::Open)) {
-            return Err(TableError::AlreadyOpen(name.to_owned()));
+            return Err(TableError::AlreadyOpen(name.into()));
         }
         let Some(record) = roots.find(name)? else { return Ok(false) };
         let tree = match tables.remove(name) {
