@@ -1,6 +1,7 @@
 //! Developer tasks: `cargo xtask TASK`.
 
 mod crash;
+mod keys;
 mod model;
 mod reopen;
 mod sabotage;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Task {
     /// Cut the power at every operation of many histories and check what is found.
     Crash(crash::Options),
+    /// Compare the byte order of keys with the order of their values, for every key type.
+    Keys(keys::Options),
     /// Run random operations against a model of the store.
     Model(model::Options),
     /// Plant one bug at a time and require that the tests catch it.
@@ -42,6 +45,7 @@ fn workspace_root() -> PathBuf {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Crash(options) => crash::run(&options),
+        Task::Keys(options) => keys::run(&options),
         Task::Model(options) => model::run(&options),
         Task::Sabotage(options) => sabotage::run(&options),
         Task::Reopen(options) => reopen::run(&options),

@@ -248,10 +248,10 @@ impl Episode<'_> {
                     self.accept(own, id, staged)?;
                     "committed"
                 }
-                Err(CommitError::Aborted(StorageError::Io { .. })) => "aborted",
+                Err(CommitError::Aborted(error)) if matches!(*error, StorageError::Io(_)) => "aborted",
                 Err(error) => return Err(error.into()),
             },
-            Err(Halt::Failed(StorageError::Io { .. })) => {
+            Err(Halt::Failed(StorageError::Io(_))) => {
                 drop(transaction);
                 "aborted"
             }

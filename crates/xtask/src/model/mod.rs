@@ -8,7 +8,7 @@ mod disk;
 mod episode;
 mod faults;
 mod halt;
-mod random;
+pub(crate) mod random;
 mod readers;
 mod rows;
 mod transaction;

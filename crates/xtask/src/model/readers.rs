@@ -80,7 +80,7 @@ impl Episode<'_> {
                 return Ok(());
             }
             return match typed::open_readable(&held.snapshot, &name, kind, false).err() {
-                Some(TableError::DoesNotExist(missing)) if missing == name => {
+                Some(TableError::DoesNotExist(missing)) if *missing == *name => {
                     self.counts.add("reader open_table", "missing");
                     Ok(())
                 }

@@ -231,7 +231,7 @@ impl Episode<'_> {
             _ => ("delete_table", typed::delete(transaction, name).err()),
         };
         ensure!(
-            matches!(&refused, Some(TableError::AlreadyOpen(open)) if open == name),
+            matches!(&refused, Some(TableError::AlreadyOpen(open)) if **open == *name),
             "{operation} of {}, which is open: {refused:?}",
             brief(&name)
         );
@@ -274,9 +274,9 @@ impl Episode<'_> {
                 staged.insert(new, table);
                 "renamed"
             }
-            Err(TableError::DoesNotExist(name)) if name == old && !staged.contains_key(&old) => "missing",
+            Err(TableError::DoesNotExist(name)) if *name == *old && !staged.contains_key(&old) => "missing",
             Err(TableError::Exists(name))
-                if name == new && old != new && staged.contains_key(&old) && staged.contains_key(&new) =>
+                if *name == *new && old != new && staged.contains_key(&old) && staged.contains_key(&new) =>
             {
                 "new name exists"
             }
