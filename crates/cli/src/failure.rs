@@ -1,6 +1,9 @@
 //! Why a command ended without success, and the exit code that says so.
 
-use cowslip::{DatabaseError, Error, TableError, TransactionError};
+use cowslip::{
+    CloseError, CommitError, DatabaseError, DecodeError, Error, StorageError, TableError, TransactionError,
+    UntypedError,
+};
 use std::fmt;
 use std::io;
 
@@ -13,6 +16,10 @@ pub(crate) enum Failure {
     Output(io::Error),
     /// The file could be opened, but the system did not answer a question about it.
     File(io::Error),
+    /// An argument is not of the table's type.
+    Argument(&'static str, DecodeError),
+    /// There is no such table or key.
+    NotFound(String),
     /// Everything could be read, but opening noticed damage that something else stood in for.
     Damaged(String),
 }
@@ -21,9 +28,12 @@ impl Failure {
     /// The exit code; it is part of the interface.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Damaged(_) => 4,
+            Self::NotFound(_) | Self::Store(Error::Table(TableError::DoesNotExist(_))) => 3,
+            Self::Damaged(_) | Self::Store(Error::Transaction(TransactionError::HeaderDamaged)) => 4,
             Self::Store(error) if error.is_corruption() => 4,
             Self::Store(error) if error.is_locked() => 5,
+            Self::Store(error) if error.is_out_of_space() => 7,
+            Self::Argument(..) | Self::Store(Error::Table(TableError::TypeMismatch(_))) => 6,
             Self::Store(Error::Database(
                 DatabaseError::NotADatabase(_)
                 | DatabaseError::UnsupportedVersion { .. }
@@ -46,6 +56,8 @@ impl fmt::Display for Failure {
             Self::Store(error) => error.fmt(f),
             Self::Output(error) => write!(f, "cannot write the output: {error}"),
             Self::File(error) => write!(f, "cannot read the size of the file: {error}"),
+            Self::Argument(name, error) => write!(f, "invalid {name}: {error}"),
+            Self::NotFound(what) => f.write_str(what),
             Self::Damaged(what) => write!(f, "damage that the file survives: {what}"),
         }
     }
@@ -57,23 +69,17 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<DatabaseError> for Failure {
-    fn from(error: DatabaseError) -> Self {
-        Self::Store(error.into())
-    }
+macro_rules! from_store {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Store(error.into())
+            }
+        }
+    )*};
 }
 
-impl From<TransactionError> for Failure {
-    fn from(error: TransactionError) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl From<TableError> for Failure {
-    fn from(error: TableError) -> Self {
-        Self::Store(error.into())
-    }
-}
+from_store!(DatabaseError, TransactionError, TableError, UntypedError, CommitError, CloseError, StorageError);
 
 #[cfg(test)]
 mod tests {
@@ -85,11 +91,19 @@ mod tests {
         assert_eq!(code(DatabaseError::UnsupportedVersion { found: 9, supported: 1 }), 6);
         assert_eq!(code(DatabaseError::UnsupportedFeatures(2)), 6);
         assert_eq!(code(DatabaseError::TestGeometry { unit_bytes: 512, region_units: 64 }), 6);
-        assert_eq!(code(DatabaseError::NotADatabase(String::new())), 6);
-        assert_eq!(code(DatabaseError::Locked(String::new())), 5);
+        assert_eq!(code(DatabaseError::NotADatabase("".into())), 6);
+        assert_eq!(code(DatabaseError::Locked("".into())), 5);
         let source = io::ErrorKind::PermissionDenied.into();
-        assert_eq!(code(DatabaseError::Open { path: "x".into(), source }), 1);
+        assert_eq!(code(DatabaseError::Open(Box::new(cowslip::OpenFailure { path: "x".into(), source }))), 1);
         assert_eq!(Failure::Damaged(String::new()).exit_code(), 4);
+    }
+
+    #[test]
+    fn every_way_to_run_out_of_space_has_one_code() {
+        let full = || StorageError::OutOfSpace { wanted_bytes: 1, source: io::ErrorKind::StorageFull.into() };
+        let failures =
+            [Failure::from(full()), UntypedError::from(full()).into(), CommitError::Aborted(Box::new(full())).into()];
+        assert_eq!(failures.map(|failure| failure.exit_code()), [7; 3]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The binary as scripts see it: output, exit codes, and that looking changes nothing.
+//! Describing and verifying files as scripts see it: output, exit codes, and that looking changes nothing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -40,14 +40,28 @@ fn closed_database() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// Every command that opens a file, run on this one.
+/// Info, tables and verify, run on this file.
 fn look(path: &Path) -> [Output; 3] {
     ["info", "tables", "verify"].map(|command| cowslip(&[command, path.to_str().unwrap()]))
 }
 
+/// Every command that opens a file, run on this one.
+fn all_commands(path: &Path) -> Vec<Output> {
+    let path = path.to_str().unwrap();
+    let others = [
+        &["verify", "--quick", path][..],
+        &["verify", "--json", path],
+        &["get", path, "fruit", "apple"],
+        &["scan", path, "fruit"],
+        &["put", path, "fruit", "apple", "red"],
+        &["del", path, "fruit", "apple"],
+    ];
+    look(Path::new(path)).into_iter().chain(others.map(cowslip)).collect()
+}
+
 /// Requires that every command ends with `expected`, prints nothing but the error, and says `reason` in it.
 fn assert_all_fail(path: &Path, expected: i32, reason: &str) {
-    for output in look(path) {
+    for output in all_commands(path) {
         let message = std::str::from_utf8(&output.stderr).unwrap();
         assert_eq!((code(&output), stdout(&output)), (expected, ""), "{message}");
         assert!(message.starts_with("error: ") && message.contains(reason), "{message}");
@@ -69,10 +83,56 @@ fn a_healthy_file_is_described_and_left_as_it_was() {
         before.len()
     );
     assert_eq!(stdout(&info), expected);
-    assert_eq!(stdout(&tables), "fruit\nodd\\nname\\u{1b}\n");
+    assert_eq!(stdout(&tables), "fruit\tstr\tstr\t1\nodd\\nname\\u{1b}\tu64\tu64\t0\n");
     assert!(stdout(&verify).starts_with("opening: clean\ntables: 2\nrows: 1\n"), "{}", stdout(&verify));
     assert!(stdout(&verify).ends_with("\nno damage found\n"), "{}", stdout(&verify));
     assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn the_same_is_said_in_json() {
+    let (_folder, path) = closed_database();
+    let size_bytes = fs::metadata(&path).unwrap().len();
+    let path = path.to_str().unwrap();
+    let json = |command: &[&str]| stdout(&cowslip(command)).to_owned();
+    let info =
+        format!("{{\"path\":\"{path}\",\"size_bytes\":{size_bytes},\"notes\":[],\"transaction\":1,\"tables\":2}}\n");
+    assert_eq!(json(&["info", path, "--json"]), info);
+    let tables = r#"{"name":"fruit","key_type":"str","value_type":"str","rows":1}
+{"name":"odd\u000aname\u001b","key_type":"u64","value_type":"u64","rows":0}
+"#;
+    assert_eq!(json(&["--json", "tables", path]), tables);
+    let full = json(&["verify", path, "--full", "--json"]);
+    assert!(full.starts_with(r#"{"mode":"full","notes":[],"tables":2,"rows":1,"nodes":3,"stored_bytes":"#), "{full}");
+    assert!(full.ends_with(",\"damage\":null}\n"), "{full}");
+    let quick = json(&["verify", path, "--quick", "--json"]);
+    assert!(quick.starts_with(r#"{"mode":"quick","notes":[],"tables":2,"rows":1,"allocated_units":"#), "{quick}");
+    assert!(quick.ends_with(",\"damage\":null}\n"), "{quick}");
+}
+
+#[test]
+fn a_quick_look_reads_no_page_of_a_table_but_all_that_describes_them() {
+    let (_folder, path) = closed_database();
+    let whole = fs::read(&path).unwrap();
+    let quick = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        cowslip(&["verify", "--quick", path.to_str().unwrap()])
+    };
+    let with_damage_at = |mark: &[u8]| {
+        let mut bytes = whole.clone();
+        let at = bytes.windows(mark.len()).position(|window| window == mark).unwrap();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let healthy = quick(&whole);
+    assert_eq!(code(&healthy), 0);
+    assert!(stdout(&healthy).starts_with("opening: clean\ntables: 2\nrows: 1\nallocated units: "));
+    assert!(stdout(&healthy).ends_with("\nno damage found\n"));
+    assert_eq!(code(&quick(&with_damage_at(MARK.as_bytes()))), 0);
+    // The name stands in the catalog.
+    let catalog = quick(&with_damage_at(b"odd\nname"));
+    assert_eq!(code(&catalog), 4);
+    assert!(catalog.stderr.starts_with(b"error: corrupted: page "));
 }
 
 #[test]
@@ -98,7 +158,9 @@ fn exit_code_1_is_a_file_that_cannot_be_opened() {
 
 #[test]
 fn exit_code_2_is_wrong_usage() {
-    for arguments in [&[][..], &["info"], &["tables", "a", "b"], &["repair", "a"]] {
+    for arguments in
+        [&[][..], &["info"], &["tables", "a", "b"], &["repair", "a"], &["verify", "a", "--quick", "--full"]]
+    {
         let output = cowslip(arguments);
         assert_eq!((code(&output), stdout(&output)), (2, ""), "{arguments:?}");
         assert!(!output.stderr.is_empty());
@@ -114,7 +176,8 @@ fn exit_code_4_is_a_damaged_page_that_verify_reads() {
     bytes[at] ^= 1;
     fs::write(&path, &bytes).unwrap();
     let verify = cowslip(&["verify", path.to_str().unwrap()]);
-    assert_eq!(code(&verify), 4);
+    let get = cowslip(&["get", path.to_str().unwrap(), "fruit", "apple"]);
+    assert_eq!((code(&verify), code(&get), stdout(&get)), (4, 4, ""));
     assert!(!stdout(&verify).contains("no damage found"));
     assert!(verify.stderr.starts_with(b"error: corrupted: page "));
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -129,6 +192,11 @@ fn exit_code_4_is_damage_that_a_copy_stands_in_for() {
     let [info, _, verify] = look(&path);
     let errors = String::from_utf8_lossy(&verify.stderr);
     assert_eq!((code(&info), code(&verify)), (0, 4), "{errors}");
+    let json = cowslip(&["verify", "--json", path.to_str().unwrap()]);
+    assert_eq!(code(&json), 4);
+    assert!(stdout(&json).contains("\"damage\":\"block 0 is damaged"), "{}", stdout(&json));
+    assert_eq!(code(&cowslip(&["put", path.to_str().unwrap(), "fruit", "kiwi", "green"])), 4);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
     assert!(stdout(&info).contains("\nopening: block 0 is damaged"), "{}", stdout(&info));
 }
 
@@ -146,7 +214,7 @@ fn exit_code_5_is_a_database_that_is_open_elsewhere() {
     let database = fill(&path);
     assert_all_fail(&path, 5, "open elsewhere");
     drop(database);
-    assert!(look(&path).iter().all(|output| code(output) == 0));
+    assert!(all_commands(&path).iter().all(|output| code(output) == 0));
 }
 
 #[test]
