@@ -39,6 +39,11 @@ fn descriptors_decode_as_the_examples_say() {
     assert_eq!(Type::decode(&hex("40 03 30 13 32 10 00 00 00")), Ok(triple));
     let named = Type::Named { name: "ab".to_owned(), width: Some(7) };
     assert_eq!(Type::decode(&hex("50 02 00 61 62 01 07 00 00 00")), Ok(named));
+    let vector = Type::Vector(Box::new(Type::Option(Box::new(Type::Float(8)))));
+    assert_eq!(Type::decode(&hex("42 43 21")), Ok(vector));
+    let stored = Box::new(Type::Descending(Box::new(Type::Unsigned(8))));
+    let newtype = Type::Newtype { name: "ab".to_owned(), stored };
+    assert_eq!(Type::decode(&hex("51 02 00 61 62 44 13")), Ok(newtype));
 }
 
 #[test]
@@ -61,6 +66,25 @@ fn tuples_decode_as_the_examples_say() {
 }
 
 #[test]
+fn composite_types_decode_as_the_examples_say() {
+    let list = |data: &[Datum]| Datum::List(data.to_vec());
+    let strings = Type::Vector(Box::new(Type::String));
+    let numbers = Type::Vector(Box::new(Type::Unsigned(2)));
+    let expected = list(&[string("ab"), string("")]);
+    assert_eq!(strings.value(&hex("02 00 00 00 | 61 62 | 00 00 00 00")), Ok(expected));
+    let expected = list(&[Datum::Unsigned(1), Datum::Unsigned(2)]);
+    assert_eq!(numbers.value(&hex("01 00 | 02 00")), Ok(expected));
+    assert_eq!(strings.key(&hex("01 61 00 00 | 01 00 00")), Ok(list(&[string("a"), string("")])));
+    let expected = Datum::Tuple(vec![list(&[Datum::Unsigned(5)]), Datum::Unsigned(1)]);
+    assert_eq!(tuple(&[numbers, Type::Unsigned(1)]).key(&hex("01 00 05 | 00 | 01")), Ok(expected));
+    let option = Type::Option(Box::new(Type::String));
+    let expected = Datum::Tuple(vec![Datum::Option(None), Datum::Option(Some(Box::new(string("a"))))]);
+    assert_eq!(tuple(&[option.clone(), option]).key(&hex("00 | 01 61")), Ok(expected));
+    assert_eq!(Type::Descending(Box::new(Type::String)).key(&hex("9E FF FF")), Ok(string("a")));
+    assert_eq!(Type::Float(4).key(&hex("3F FF FF FF")), Ok(Datum::Float((-2.0_f32).to_bits().into())));
+}
+
+#[test]
 fn bytes_that_no_writer_writes_are_refused() {
     let refused: [(&str, Result<Datum>); 6] = [
         ("bool 2", Type::Bool.value(&[2])),
@@ -73,7 +97,9 @@ fn bytes_that_no_writer_writes_are_refused() {
     for (what, decoded) in refused {
         assert!(decoded.is_err(), "{what} is decoded as {decoded:?}");
     }
-    for descriptor in ["", "20", "40 00", "40 02 30", "01 01", "50 00 00 02 00 00 00 00", "32 01 00"] {
+    for descriptor in
+        ["", "22", "41 02 00 00 00 10", "42", "40 00", "40 02 30", "01 01", "50 00 00 02 00 00 00 00", "32 01 00"]
+    {
         assert!(Type::decode(&hex(descriptor)).is_err(), "{descriptor} is decoded");
     }
     let nested = |levels: usize| [hex("40 01").repeat(levels - 1), vec![0x01]].concat();

@@ -7,7 +7,9 @@ use super::bytes::{Refusal, Result};
 use super::catalog::{Contents, read};
 use super::tree::RunKind;
 use super::types::{Datum, Type};
-use cowslip::{Builder, Database, DecodeError, IntegrityReport, Key, TableDefinition, TypeName, WriteTransaction};
+use cowslip::{
+    Builder, Database, DecodeError, Desc, IntegrityReport, Key, Newtype, TableDefinition, TypeName, WriteTransaction,
+};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -49,6 +51,65 @@ impl From<&[u8]> for Datum {
     }
 }
 
+impl From<f64> for Datum {
+    fn from(number: f64) -> Self {
+        Self::Float(number.to_bits())
+    }
+}
+
+impl From<char> for Datum {
+    fn from(letter: char) -> Self {
+        Self::Char(letter)
+    }
+}
+
+impl From<String> for Datum {
+    fn from(text: String) -> Self {
+        Self::String(text)
+    }
+}
+
+impl<T: Into<Datum>> From<Vec<T>> for Datum {
+    fn from(elements: Vec<T>) -> Self {
+        Self::List(elements.into_iter().map(T::into).collect())
+    }
+}
+
+impl<T: Into<Datum>> From<Option<T>> for Datum {
+    fn from(content: Option<T>) -> Self {
+        Self::Option(content.map(|content| Box::new(content.into())))
+    }
+}
+
+impl<T: Into<Datum>> From<Desc<T>> for Datum {
+    fn from(falling: Desc<T>) -> Self {
+        falling.0.into()
+    }
+}
+
+impl From<Celsius> for Datum {
+    fn from(degrees: Celsius) -> Self {
+        degrees.0.into()
+    }
+}
+
+/// A newtype around a float.
+#[derive(Debug, Clone)]
+struct Celsius(f64);
+
+impl Newtype for Celsius {
+    type Stored = f64;
+    const NAME: &'static str = "test.Celsius";
+
+    fn as_stored(&self) -> &f64 {
+        &self.0
+    }
+
+    fn from_stored(stored: f64) -> std::result::Result<Self, DecodeError> {
+        Ok(Self(stored))
+    }
+}
+
 impl<const N: usize> From<[u8; N]> for Datum {
     fn from(bytes: [u8; N]) -> Self {
         Self::Bytes(bytes.to_vec())
@@ -77,7 +138,7 @@ macro_rules! fill {
         let mut table = $tx.open_table(TableDefinition::<$key, $value>::new($name)).unwrap();
         let expected: &mut Vec<(Datum, Datum)> = $expected.0.entry($name).or_default();
         for (key, value) in $rows {
-            table.insert(key, value).unwrap();
+            table.insert(key.clone(), value.clone()).unwrap();
             expected.push((key.into(), value.into()));
         }
     }};
@@ -132,6 +193,21 @@ fn long_keys(count: u8) -> Vec<Vec<u8>> {
     (0..count).map(|last| [vec![b'k'; 3000 + 100 * usize::from(last)], vec![b'l', last]].concat()).rev().collect()
 }
 
+fn fill_composite_types(tx: &WriteTransaction, expected: &mut Expected) {
+    let floats = [f64::NEG_INFINITY, -2.5, -0.0, 0.0, 1e-300, 7.0, f64::NAN];
+    fill!(expected, tx, "floats": f64 => char, floats.map(|number| (number, 'x')));
+    fill!(expected, tx, "chars": char => f64, ['\0', 'a', '\u{10FFFF}'].map(|letter| (letter, -1.5)));
+    fill!(expected, tx, "degrees": Desc<Celsius> => Celsius, [30.5, -3.0].map(|n| (Desc(Celsius(n)), Celsius(n))));
+    let owned = ["", "\0", "a", "a\0b"].map(str::to_owned);
+    let rows = owned.iter().map(|text| ((Desc(7_u32), text.clone()), Some(text.clone())));
+    fill!(expected, tx, "owned": (Desc<u32>, String) => Option<String>, rows);
+    let falling = owned.iter().rev().map(|text| ((Desc(text.clone()), 1_u8), (None, vec![text.clone()])));
+    fill!(expected, tx, "falling": (Desc<String>, u8) => (Option<u32>, Vec<String>), falling);
+    let lists = [vec![], vec![None], vec![None, Some(3_u32)], vec![Some(1), None], vec![Some(2)]];
+    let rows = lists.into_iter().map(|list| ((list, 'z'), vec![(), ()]));
+    fill!(expected, tx, "lists": (Vec<Option<u32>>, char) => Vec<()>, rows);
+}
+
 /// One table for each sort of type.
 fn fill_every_type(tx: &WriteTransaction, expected: &mut Expected) {
     fill!(expected, tx, "uniform": u64 => u64, (0..6000).map(|n| (n * 7, n ^ 0xFF)));
@@ -154,6 +230,7 @@ fn fill_every_type(tx: &WriteTransaction, expected: &mut Expected) {
     let nested = zeros.iter().flat_map(|a| (0..3_u32).map(move |n| (((*a, n), a.as_bytes()), (true, ("v", n)))));
     fill!(expected, tx, "nested": ((&str, u32), &[u8]) => (bool, (&str, u32)), nested);
     fill!(expected, tx, "empty": u64 => u64, Vec::<(u64, u64)>::new());
+    fill_composite_types(tx, expected);
     let long = long_keys(120);
     let values: Vec<Vec<u8>> = (0..120).map(|n| noise(n, 40 * usize::try_from(n).unwrap())).collect();
     let rows = long.iter().zip(&values).map(|(key, value)| (key.as_slice(), value.as_slice()));

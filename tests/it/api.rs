@@ -265,3 +265,24 @@ fn row_34_reading_yields_rows_one_by_one_without_loading_the_table() {
     let read = storage.read_bytes.load(std::sync::atomic::Ordering::Relaxed) - before;
     assert!(read <= 24 * 512, "{read} bytes for six rows of a table of 2000");
 }
+
+#[test]
+fn owned_keys_have_prefixes_and_open_as_their_lent_form() {
+    let db = Database::in_memory().unwrap();
+    let (texts, lists) = (TableDefinition::<String, u8>::new("texts"), TableDefinition::<Vec<u16>, ()>::new("lists"));
+    let tx = db.begin_write().unwrap();
+    let mut table = tx.open_table(texts).unwrap();
+    for text in ["a", "ab", "ab\0", "abc", "b"] {
+        table.insert(text.to_owned(), 0).unwrap();
+    }
+    assert_eq!(table.prefix("ab").unwrap().count(), 3);
+    drop(table);
+    let lent = tx.open_table(TableDefinition::<&str, u8>::new("texts")).unwrap();
+    assert!(lent.get("ab\0").unwrap().is_some());
+    let mut table = tx.open_table(lists).unwrap();
+    for list in [vec![], vec![1], vec![1, 2], vec![1, 0x0201], vec![257], vec![2]] {
+        table.insert(list, ()).unwrap();
+    }
+    let found: Vec<Vec<u16>> = table.prefix(&[1][..]).unwrap().map(|row| row.unwrap().0.value()).collect();
+    assert_eq!(found, [vec![1], vec![1, 2], vec![1, 0x0201]]);
+}

@@ -200,7 +200,7 @@ fn row_19_types_of_any_bytes_render_or_fail_without_panic() {
 fn operations_on_a_database_that_lacks_the_table_are_typed_errors_or_empty() {
     let db = tiny().in_memory().unwrap();
     let reader = db.begin_read().unwrap();
-    assert!(matches!(reader.open_table(ROWS), Err(cowslip::TableError::DoesNotExist(name)) if name == "rows"));
+    assert!(matches!(reader.open_table(ROWS), Err(cowslip::TableError::DoesNotExist(name)) if *name == *"rows"));
     assert!(reader.open_table_or_empty(ROWS).unwrap().iter().unwrap().next().is_none());
     assert_eq!(reader.list_tables().unwrap().count(), 0);
     assert_eq!(reader.id().get(), 0);

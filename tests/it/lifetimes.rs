@@ -75,7 +75,7 @@ fn row_33_abort_always_rolls_back_even_after_half_failed_operations() {
         table.insert(7, &b"changed"[..]).unwrap();
         disk.inject(cowslip::sim::Fault::FailRead { read: disk.next_read() + read });
         let failed = (0..300).find_map(|key| table.insert(key, &b"new"[..]).err()).expect("a read fails");
-        assert!(matches!(failed, StorageError::Io { .. }), "{failed}");
+        assert!(matches!(failed, StorageError::Io(_)), "{failed}");
         assert!(matches!(table.get(1), Err(StorageError::TransactionPoisoned)));
         assert!(matches!(table.insert(1, &b"x"[..]), Err(StorageError::TransactionPoisoned)));
         drop(table);

@@ -8,6 +8,8 @@ mod crashes;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod files;
@@ -23,3 +25,5 @@ mod sizes;
 mod space;
 #[cfg(test)]
 mod tables;
+#[cfg(test)]
+mod untyped;

@@ -92,7 +92,7 @@ fn rename_moves_rows_staged_or_not_and_refuses_what_is_taken() {
     tx.rename_table(A, B).unwrap();
     tx.open_table(B).unwrap().insert(2, "second").unwrap();
     tx.open_table(A).unwrap().insert(3, "third").unwrap();
-    assert!(matches!(tx.rename_table(A, B), Err(TableError::Exists(name)) if name == "b"));
+    assert!(matches!(tx.rename_table(A, B), Err(TableError::Exists(name)) if *name == *"b"));
     tx.rename_table(A, A).unwrap();
     let open = tx.open_table(A).unwrap();
     assert!(matches!(tx.rename_table(B, A), Err(TableError::AlreadyOpen(_))));
