@@ -5,6 +5,7 @@
 //! Layer 3 (btree).
 
 use super::branch;
+use super::leaf;
 use super::node;
 use super::search::{self, RowRef, Step};
 use super::tree::Pages;
@@ -19,15 +20,19 @@ pub(crate) struct RangeCursor<P: Pages> {
     pages: P,
     /// Way to the next row to yield from the front.
     front: Vec<Step<P::Node>>,
-    /// Way to behind the next row to yield from the back.
-    back: Vec<Step<P::Node>>,
+    /// Way to behind the next row to yield from the back. Without an upper bound it is found when it is first asked
+    /// for, because most ranges are read from the front only.
+    back: Option<Vec<Step<P::Node>>>,
+    root: TreeRoot,
+    /// Rows ahead of the front that were brought near.
+    near: usize,
     done: bool,
 }
 
 impl<P: Pages> RangeCursor<P> {
     /// Positions both ends. An empty or inverted range yields nothing.
     pub(crate) fn new(pages: P, root: &TreeRoot, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<Self> {
-        let mut cursor = Self { pages, front: Vec::new(), back: Vec::new(), done: root.height == 0 };
+        let mut cursor = Self { pages, front: Vec::new(), back: None, root: *root, near: 0, done: root.height == 0 };
         if cursor.done {
             return Ok(cursor);
         }
@@ -37,9 +42,9 @@ impl<P: Pages> RangeCursor<P> {
             Bound::Excluded(key) => search::seek(&cursor.pages, root, &successor(key))?,
         };
         cursor.back = match end {
-            Bound::Unbounded => search::seek_end(&cursor.pages, root)?,
-            Bound::Excluded(key) => search::seek(&cursor.pages, root, key)?,
-            Bound::Included(key) => search::seek(&cursor.pages, root, &successor(key))?,
+            Bound::Unbounded => None,
+            Bound::Excluded(key) => Some(search::seek(&cursor.pages, root, key)?),
+            Bound::Included(key) => Some(search::seek(&cursor.pages, root, &successor(key))?),
         };
         Ok(cursor)
     }
@@ -49,15 +54,30 @@ impl<P: Pages> RangeCursor<P> {
         &self.pages
     }
 
-    /// The next row from the front.
+    /// The next row from the front, with its leaf kept.
     pub(crate) fn next_row(&mut self) -> Result<Option<RowRef<P::Node>>> {
+        self.next_with(|leaf, index, _| Ok(RowRef::new(leaf.clone(), index)))
+    }
+
+    /// The next row from the back, with its leaf kept.
+    #[cfg(test)]
+    pub(crate) fn previous_row(&mut self) -> Result<Option<RowRef<P::Node>>> {
+        self.previous_with(|leaf, index, _| Ok(RowRef::new(leaf.clone(), index)))
+    }
+
+    /// Makes something of the next row from the front.
+    pub(crate) fn next_with<T>(&mut self, make: impl FnOnce(&P::Node, usize, &P) -> Result<T>) -> Result<Option<T>> {
         self.guarded(|cursor| {
             while !cursor.is_exhausted() {
                 let (leaf, index) = cursor.front.last_mut().expect("a tree with rows has a way to them");
                 if *index < node::count(leaf) {
-                    let row = RowRef::new(leaf.clone(), *index);
+                    if cursor.near == 0 {
+                        leaf::bring_near(leaf, *index);
+                        cursor.near = leaf::NEAR_ROWS;
+                    }
+                    cursor.near -= 1;
                     *index += 1;
-                    return Ok(Some(row));
+                    return make(leaf, *index - 1, &cursor.pages).map(Some);
                 }
                 if !cursor.next_leaf()? {
                     break;
@@ -67,15 +87,22 @@ impl<P: Pages> RangeCursor<P> {
         })
     }
 
-    /// The next row from the back.
-    pub(crate) fn previous_row(&mut self) -> Result<Option<RowRef<P::Node>>> {
+    /// Makes something of the next row from the back.
+    pub(crate) fn previous_with<T>(
+        &mut self,
+        make: impl FnOnce(&P::Node, usize, &P) -> Result<T>,
+    ) -> Result<Option<T>> {
         self.guarded(|cursor| {
+            if cursor.back.is_none() {
+                cursor.back = Some(search::seek_end(&cursor.pages, &cursor.root)?);
+            }
             while !cursor.is_exhausted() {
-                let (leaf, index) = cursor.back.last_mut().expect("a tree with rows has a way to them");
+                let back = cursor.back.as_mut().and_then(|back| back.last_mut());
+                let (leaf, index) = back.expect("a tree with rows has a way to them");
                 if *index > 0 {
                     *index -= 1;
                     // The front may stand behind the last row of an earlier leaf; then this row is still its next.
-                    return Ok(Some(RowRef::new(leaf.clone(), *index)));
+                    return make(leaf, *index, &cursor.pages).map(Some);
                 }
                 if !cursor.previous_leaf()? {
                     break;
@@ -96,13 +123,15 @@ impl<P: Pages> RangeCursor<P> {
 
     /// Whether the front has reached the back. Positions are compared as the way of indices from the root.
     fn is_exhausted(&self) -> bool {
-        let back = self.back.iter().map(|(_, index)| *index);
-        self.front.iter().map(|(_, index)| *index).ge(back)
+        // Without a back there is no bound: the front ends where the tree does.
+        let Some(back) = &self.back else { return false };
+        self.front.iter().map(|(_, index)| *index).ge(back.iter().map(|(_, index)| *index))
     }
 
     /// Moves the front to the first row of the next leaf.
     fn next_leaf(&mut self) -> Result<bool> {
         let depth = self.front.len();
+        self.near = 0;
         self.front.pop();
         while let Some((branch, index)) = self.front.last_mut() {
             if *index < node::count(branch) {
@@ -116,14 +145,15 @@ impl<P: Pages> RangeCursor<P> {
 
     /// Moves the back behind the last row of the previous leaf.
     fn previous_leaf(&mut self) -> Result<bool> {
-        let depth = self.back.len();
-        self.back.pop();
-        while let Some((_, index)) = self.back.last_mut() {
+        let Some(back) = &mut self.back else { return Ok(false) };
+        let depth = back.len();
+        back.pop();
+        while let Some((_, index)) = back.last_mut() {
             if *index > 0 {
                 *index -= 1;
-                return refill(&self.pages, &mut self.back, depth, node::count);
+                return refill(&self.pages, back, depth, node::count);
             }
-            self.back.pop();
+            back.pop();
         }
         Ok(false)
     }

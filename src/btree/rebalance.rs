@@ -163,6 +163,7 @@ impl TreeMut {
                 break;
             }
             let (birth, child) = (node::birth(&node), branch::child(&node, 0));
+            drop(node);
             let node = (&*self).node(child.page, Expected::Child(child.sum), height - 1)?;
             let digest = checksum::digest(&node);
             drop(node);

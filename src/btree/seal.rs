@@ -78,7 +78,7 @@ impl TreeMut {
         let mut pages: Vec<_> = out.iter().map(|sealed| (sealed.page, &sealed.bytes[..])).collect();
         self.writer.write_early(&mut pages)?;
         for sealed in out.iter().filter(|sealed| sealed.is_node) {
-            self.writer.store().install(sealed.page, &sealed.bytes);
+            self.writer.store().install(sealed.page, &sealed.bytes, node::level(&sealed.bytes));
         }
         Ok(())
     }

@@ -28,7 +28,15 @@ pub(crate) enum RowBytes<N> {
     InLeaf(N, Range<usize>),
     Fetched(Arc<[u8]>),
     Owned(Vec<u8>),
+    /// Short enough that a copy is cheaper than keeping the leaf.
+    Short([u8; SHORT_BYTES_MAX], usize),
 }
+
+/// Up to this length bytes are copied into the guard itself.
+const SHORT_BYTES_MAX: usize = 40;
+
+/// Up to this length the values of a range are copied.
+const COPIED_BYTES_MAX: usize = 512;
 
 impl<N: Deref<Target = [u8]>> RowBytes<N> {
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -36,6 +44,7 @@ impl<N: Deref<Target = [u8]>> RowBytes<N> {
             Self::InLeaf(leaf, range) => &leaf[range.clone()],
             Self::Fetched(bytes) => bytes,
             Self::Owned(bytes) => bytes,
+            Self::Short(bytes, len) => &bytes[..*len],
         }
     }
 
@@ -45,6 +54,7 @@ impl<N: Deref<Target = [u8]>> RowBytes<N> {
             Self::InLeaf(leaf, range) => RowBytes::InLeaf(map(leaf), range),
             Self::Fetched(bytes) => RowBytes::Fetched(bytes),
             Self::Owned(bytes) => RowBytes::Owned(bytes),
+            Self::Short(bytes, len) => RowBytes::Short(bytes, len),
         }
     }
 }
@@ -54,15 +64,9 @@ impl<N: Deref<Target = [u8]> + Clone> RowRef<N> {
         Self { leaf, index }
     }
 
-    /// The whole key: in the leaf where it stands there in one piece.
+    /// The whole key.
     pub(crate) fn key(&self, extents: &impl Extents) -> Result<RowBytes<N>> {
-        let cell = leaf::row(&self.leaf, self.index).key;
-        if cell.prefix.is_empty() && cell.rest.is_none() {
-            let at = leaf::key_offset(&self.leaf, self.index);
-            Ok(RowBytes::InLeaf(self.leaf.clone(), at..at + cell.suffix.len()))
-        } else {
-            cell.to_vec(extents).map(RowBytes::Owned)
-        }
+        key_at(&self.leaf, self.index, extents)
     }
 
     /// The value, fetched where it is out of line.
@@ -72,6 +76,42 @@ impl<N: Deref<Target = [u8]> + Clone> RowRef<N> {
             ValueCell::Inline(bytes) => (leaf::value_offset(&self.leaf, self.index), bytes.len()),
         };
         Ok(RowBytes::InLeaf(self.leaf, at..at + len))
+    }
+}
+
+/// The key of a row: a copy where it is short, in the leaf where it stands there in one piece.
+pub(crate) fn key_at<N>(leaf: &N, index: usize, extents: &impl Extents) -> Result<RowBytes<N>>
+where
+    N: Deref<Target = [u8]> + Clone,
+{
+    let cell = leaf::row(leaf, index).key;
+    if cell.rest.is_none() && cell.inline_len() <= SHORT_BYTES_MAX {
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        let len = cell.copy_inline(0, &mut bytes);
+        return Ok(RowBytes::Short(bytes, len));
+    }
+    if cell.prefix.is_empty() && cell.rest.is_none() {
+        let at = leaf::key_offset(leaf, index);
+        Ok(RowBytes::InLeaf(leaf.clone(), at..at + cell.suffix.len()))
+    } else {
+        cell.to_vec(extents).map(RowBytes::Owned)
+    }
+}
+
+/// The value of a row that is one of many: a copy where it is small, because keeping the leaf costs an atomic update
+/// for each row, behind which the processor cannot fetch the next one ahead.
+pub(crate) fn value_at<N>(leaf: &N, index: usize, extents: &impl Extents) -> Result<RowBytes<N>>
+where
+    N: Deref<Target = [u8]> + Clone,
+{
+    match leaf::row(leaf, index).value {
+        ValueCell::Inline(bytes) if bytes.len() <= SHORT_BYTES_MAX => {
+            let mut short = [0; SHORT_BYTES_MAX];
+            short[..bytes.len()].copy_from_slice(bytes);
+            Ok(RowBytes::Short(short, bytes.len()))
+        }
+        ValueCell::Inline(bytes) if bytes.len() <= COPIED_BYTES_MAX => Ok(RowBytes::Owned(bytes.to_vec())),
+        _ => RowRef::new(leaf.clone(), index).into_value(extents),
     }
 }
 

@@ -10,9 +10,11 @@ use super::walk::{Visit, walk};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Digest, PageId, Run, TransactionId, TreeRoot};
 use crate::pages::cache::PageMap;
+use crate::pages::epoch::Epoch;
 use crate::pages::extent::{EXTENT_BYTES, Extent, run_bytes_max};
-use crate::pages::store::{Expected, PageRef, PageStore};
-use crate::pages::version::Pin;
+use crate::pages::snapshot::{PageRef, Snapshot};
+use crate::pages::store::{Expected, NodePointer, PageStore};
+use crate::pages::version::{Pin, Version};
 use crate::pages::writer::{PageWriter, WRITE_THROUGH_BYTES_MIN};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -25,6 +27,10 @@ pub(crate) trait Pages: Extents {
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<Self::Node>;
 }
 
+fn pointer(page: PageId, expected: Expected, level: u8) -> NodePointer {
+    NodePointer { page, expected, level, inspect }
+}
+
 fn at_level<N: Deref<Target = [u8]>>(node: N, page: PageId, level: u8) -> Result<N> {
     if node::level(&node) == level {
         Ok(node)
@@ -34,11 +40,12 @@ fn at_level<N: Deref<Target = [u8]>>(node: N, page: PageId, level: u8) -> Result
     }
 }
 
-/// Nodes of a pinned version, for as long as the pin is borrowed.
+/// Nodes of a pinned version, for as long as the pin is borrowed and an epoch lasts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PinnedPages<'p> {
     pub(crate) store: &'p PageStore,
     pub(crate) pin: &'p Pin,
+    pub(crate) epoch: &'p Epoch<'p>,
 }
 
 impl Extents for PinnedPages<'_> {
@@ -51,26 +58,35 @@ impl<'p> Pages for PinnedPages<'p> {
     type Node = PageRef<'p>;
 
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<PageRef<'p>> {
-        at_level(self.store.node(self.pin, page, expected, inspect)?, page, level)
+        at_level(self.store.node(self.epoch, self.pin, &pointer(page, expected, level))?, page, level)
     }
 }
 
-/// Nodes of a pinned version that keep the pin alive themselves.
+/// Nodes of a pinned version that keep the snapshot alive themselves.
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotPages {
-    pub(crate) store: Arc<PageStore>,
-    pub(crate) pin: Arc<Pin>,
+    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 impl SnapshotPages {
-    pub(crate) fn borrow(&self) -> PinnedPages<'_> {
-        PinnedPages { store: &self.store, pin: &self.pin }
+    pub(crate) fn new(store: Arc<PageStore>, pin: Pin) -> Self {
+        Self { snapshot: Arc::new(Snapshot { store, pin }) }
+    }
+
+    pub(crate) fn version(&self) -> &Version {
+        self.snapshot.pin.version()
+    }
+
+    /// The same nodes under an epoch that the caller has entered.
+    pub(crate) fn in_epoch<'p>(&'p self, epoch: &'p Epoch<'p>) -> PinnedPages<'p> {
+        PinnedPages { store: &self.snapshot.store, pin: &self.snapshot.pin, epoch }
     }
 }
 
 impl Extents for SnapshotPages {
     fn extent(&self, encoded: &[u8; EXTENT_BYTES]) -> Result<Arc<[u8]>> {
-        self.borrow().extent(encoded)
+        let store = &self.snapshot.store;
+        store.extent(&self.snapshot.pin, &decode_extent(encoded, store.layout())?)
     }
 }
 
@@ -78,7 +94,8 @@ impl Pages for SnapshotPages {
     type Node = PageRef<'static>;
 
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<PageRef<'static>> {
-        Ok(self.borrow().node(page, expected, level)?.hold(&self.pin))
+        let epoch = self.snapshot.store.enter();
+        Ok(self.in_epoch(&epoch).node(page, expected, level)?.keep(&self.snapshot))
     }
 }
 
@@ -227,7 +244,10 @@ impl<'t> Pages for &'t TreeMut {
             let bytes = self.dirty.get(&page).ok_or_else(|| nowhere(page))?;
             return at_level(PageRef::dirty(bytes), page, level);
         }
-        at_level(self.writer.store().node(self.writer.base(), page, expected, inspect)?, page, level)
+        let store = self.writer.store();
+        let epoch = store.enter();
+        let node = store.node(&epoch, self.writer.base(), &pointer(page, expected, level))?.hold(store);
+        at_level(node, page, level)
     }
 }
 

@@ -86,8 +86,7 @@ impl Roots {
 
     /// Takes the id of a new table.
     pub(crate) fn next_table_id(&mut self) -> Result<u64> {
-        let row = search::get(&&self.forward, self.forward.root(), names::TABLE_ID_NEXT)?;
-        let id = match row {
+        let id = match search::get(&&self.forward, self.forward.root(), names::TABLE_ID_NEXT)? {
             None => 1,
             Some(row) => {
                 let value = row.into_value(&&self.forward)?;

@@ -3,6 +3,7 @@
 //! Invariant: an option that cannot work is refused before any file is touched.
 //! Layer 8 (db).
 
+use super::budget;
 use super::database::Database;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::random::random_id;
@@ -21,7 +22,10 @@ use std::path::Path;
 const UNIT_BYTES: u32 = 4096;
 const REGION_UNITS: u32 = 65536;
 const NODE_BYTES_DEFAULT: u32 = 8192;
-const CACHE_BYTES_DEFAULT: usize = 256 << 20;
+
+/// A write transaction spills once its dirty pages exceed one part in this many of the cache; pages that were read have
+/// the rest.
+const DIRTY_SHARE: usize = 4;
 
 /// Options for creating and opening databases.
 ///
@@ -59,7 +63,7 @@ impl Builder {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            cache_bytes_max: CACHE_BYTES_DEFAULT,
+            cache_bytes_max: budget::default_bytes(),
             unit_bytes: UNIT_BYTES,
             node_bytes: NODE_BYTES_DEFAULT,
             region_units: REGION_UNITS,
@@ -69,8 +73,9 @@ impl Builder {
         }
     }
 
-    /// Memory for cached pages, 256 MiB by default. A write transaction whose changed pages exceed half of it writes
-    /// them early. Nothing is allocated up front.
+    /// Memory for pages, by default a quarter of what the machine or the process's memory group has available, at most
+    /// 1 GiB. Pages that were read, long values and the changed pages of the write transaction share it; a transaction
+    /// whose changed pages exceed a quarter of it writes them early. Nothing is allocated up front.
     #[must_use]
     pub fn cache_bytes_max(mut self, bytes: usize) -> Self {
         self.cache_bytes_max = bytes;
@@ -201,13 +206,13 @@ impl Builder {
             read_only,
             create: create.then_some(format),
             test_geometry: self.test_geometry,
-            cache_bytes_max: self.cache_bytes_max,
+            cache_bytes_max: self.cache_bytes_max - self.cache_bytes_max / DIRTY_SHARE,
         };
         let opened = recover::open(storage, &options)?;
         let options = CoreOptions {
             clock: Arc::clone(&self.clock),
             read_only,
-            dirty_bytes_max: self.cache_bytes_max / 2,
+            dirty_bytes_max: self.cache_bytes_max / DIRTY_SHARE,
             session: self.identity.unwrap_or_else(random_id),
         };
         Ok(Database::new(Core::new(opened, options)))

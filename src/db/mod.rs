@@ -3,6 +3,7 @@
 //! Invariant: everything below is wired here and nowhere else.
 //! Layer 8 (db).
 
+pub(crate) mod budget;
 pub(crate) mod builder;
 pub(crate) mod database;
 #[cfg(test)]

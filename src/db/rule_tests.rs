@@ -7,7 +7,7 @@ use super::builder::Builder;
 use super::database::Database;
 use crate::base::ids::{PageId, Run};
 use crate::btree::check::{Checker, Reach};
-use crate::btree::tree::SnapshotPages;
+use crate::btree::tree::PinnedPages;
 use crate::catalog::roots;
 use crate::io::sim::{OperationKind, SimDisk};
 use crate::pages::version::Pin;
@@ -35,14 +35,15 @@ fn put(db: &Database, keys: std::ops::Range<u64>, len: usize) -> Result<(), Erro
 }
 
 /// Every unit that the trees of a pinned version reach.
-fn reach(db: &Database, pin: &Arc<Pin>) -> BTreeSet<u64> {
+fn reach(db: &Database, pin: &Pin) -> BTreeSet<u64> {
     let core = db.core();
-    let pages = SnapshotPages { store: Arc::clone(&core.store), pin: Arc::clone(pin) };
+    let epoch = core.store.enter();
+    let pages = PinnedPages { store: &core.store, pin, epoch: &epoch };
     let version = *pin.version();
     let mut reach = Reach::default();
-    let tables = roots::list(pages.clone(), &version.data).unwrap();
+    let tables = roots::list(pages, &version.data).unwrap();
     for root in [version.data, version.forward].into_iter().chain(tables.iter().map(|(_, record)| record.root)) {
-        let (pages, store) = (&pages.borrow(), &*core.store);
+        let (pages, store) = (&pages, &*core.store);
         Checker { pages, store, pin, reach: &mut reach, birth_max: version.id }.check(&root).unwrap();
     }
     reach.units().collect()
@@ -119,7 +120,7 @@ fn r10_a_run_that_memory_knows_is_never_handed_out() {
     let free: Vec<PageId> = free.collect();
     assert!(!free.is_empty());
     for page in &free {
-        core.store.install(*page, &[1; 512]);
+        core.store.install(*page, &[1; 512], 1);
     }
     let error = put(&db, 0..20, 30).unwrap_err();
     assert!(error.is_corruption() && error.to_string().contains("in use"), "{error}");

@@ -1,4 +1,4 @@
-//! Verified pages and runs in memory, by page number.
+//! Verified values, rests of keys and extent lists in memory, by page number.
 //!
 //! Invariant: an entry is the current content of its run: it is dropped before the run can be handed out again.
 //! Layer 2 (pages).
@@ -50,19 +50,9 @@ struct Shard {
     stamp: u64,
 }
 
-/// What an entry was verified as. A page that was only read as bytes is not trusted as a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// Inspected as a node.
-    Node,
-    /// The bytes of a value, of a key's rest or of an extent list.
-    Bytes,
-}
-
 #[derive(Debug)]
 struct Entry {
     bytes: Arc<[u8]>,
-    content: Content,
     stamp: u64,
     referenced: bool,
 }
@@ -80,10 +70,10 @@ impl Cache {
         &self.shards[usize::try_from(spread).unwrap_or(0) % SHARDS]
     }
 
-    /// What is cached of `page`, where it was verified as `content`.
-    pub(crate) fn get(&self, page: PageId, content: Content) -> Option<Arc<[u8]>> {
+    /// What is cached of `page`.
+    pub(crate) fn get(&self, page: PageId) -> Option<Arc<[u8]>> {
         let mut shard = self.shard(page).lock();
-        let entry = shard.entries.get_mut(&page).filter(|entry| entry.content == content)?;
+        let entry = shard.entries.get_mut(&page)?;
         entry.referenced = true;
         Some(Arc::clone(&entry.bytes))
     }
@@ -93,7 +83,7 @@ impl Cache {
     }
 
     /// Keeps `bytes`, evicting others where the budget asks for it. What alone exceeds the budget is not kept.
-    pub(crate) fn insert(&self, page: PageId, content: Content, bytes: Arc<[u8]>) {
+    pub(crate) fn insert(&self, page: PageId, bytes: Arc<[u8]>) {
         if bytes.len() > self.shard_bytes_max {
             return;
         }
@@ -102,7 +92,7 @@ impl Cache {
         shard.stamp += 1;
         shard.bytes += bytes.len();
         let stamp = shard.stamp;
-        shard.entries.insert(page, Entry { bytes, content, stamp, referenced: false });
+        shard.entries.insert(page, Entry { bytes, stamp, referenced: false });
         shard.ring.push_back((page, stamp));
         while shard.bytes > self.shard_bytes_max {
             shard.evict_one();
@@ -156,7 +146,7 @@ mod tests {
     fn budget_holds_under_any_number_of_insertions() {
         let cache = Cache::new(SHARDS * 4096);
         for number in 1..5000 {
-            cache.insert(page(number), Content::Bytes, vec![0; 1024].into());
+            cache.insert(page(number), vec![0; 1024].into());
             assert!(cache.bytes() <= SHARDS * 4096);
         }
     }
@@ -166,9 +156,8 @@ mod tests {
         let cache = Cache::new(1 << 20);
         for round in 0..300_u64 {
             let byte = u8::try_from(round % 251).unwrap();
-            cache.insert(page(7), Content::Node, vec![byte; 16].into());
-            assert_eq!(cache.get(page(7), Content::Node).unwrap()[0], byte);
-            assert!(cache.get(page(7), Content::Bytes).is_none());
+            cache.insert(page(7), vec![byte; 16].into());
+            assert_eq!(cache.get(page(7)).unwrap()[0], byte);
             cache.remove(page(7));
             assert!(!cache.contains(page(7)));
         }
@@ -180,14 +169,14 @@ mod tests {
         let cache = Cache::new(1 << 20);
         let longest = || cache.shards.iter().map(|shard| shard.lock().ring.len()).max().unwrap();
         for number in 1..=1600 {
-            cache.insert(page(number), Content::Node, vec![0; 16].into());
+            cache.insert(page(number), vec![0; 16].into());
         }
         let mut before = longest();
         let mut shrunk = 0;
         for round in 0..10 {
             for number in 1..=1600 {
                 cache.remove(page(number));
-                cache.insert(page(number), Content::Node, vec![round; 16].into());
+                cache.insert(page(number), vec![round; 16].into());
                 let now = longest();
                 shrunk += u32::from(now < before);
                 before = now;
@@ -195,6 +184,6 @@ mod tests {
         }
         assert!(before <= 2 * 1600 / 8 + 65, "{before} names");
         assert!(shrunk < 400, "the names were searched {shrunk} times for gone entries");
-        assert!((1..=1600).all(|number| cache.get(page(number), Content::Node).is_some()));
+        assert!((1..=1600).all(|number| cache.get(page(number)).is_some()));
     }
 }

@@ -4,10 +4,13 @@
 //! write or sync poisons the store: it writes nothing afterwards, not even at close.
 //! Layer 2 (pages). Rules: design.md, "Commit".
 
-use super::cache::{Cache, Content};
+use super::cache::Cache;
+use super::epoch::Epoch;
 use super::extent::{self, Extent};
+use super::frames::Frames;
 use super::header::{self, BLOCK_BYTES, Format, GodByte};
 use super::layout::Layout;
+use super::snapshot::PageRef;
 use super::version::Pin;
 use crate::base::checksum;
 use crate::base::codec::DecodeError;
@@ -17,8 +20,6 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::io::storage::{Storage, SyncKind, WriteMode};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::marker::PhantomData;
-use std::ops::Deref;
 
 /// Adjacent pages are written together up to this size.
 const WRITE_BYTES_MAX: usize = 1 << 20;
@@ -49,57 +50,29 @@ pub(crate) fn child_sum(bytes: &[u8]) -> u64 {
     checksum::child(bytes).max(1)
 }
 
-/// A page that stays readable and unchanged as long as the pin that it was read under.
-#[derive(Debug, Clone)]
-pub(crate) struct PageRef<'p> {
-    bytes: PageBytes<'p>,
-}
-
-#[derive(Debug, Clone)]
-enum PageBytes<'p> {
-    /// A dirty page of the writer, borrowed.
-    Dirty(&'p [u8]),
-    /// A verified page, kept by the pin.
-    Frame(Arc<[u8]>, PhantomData<&'p Pin>),
-    /// A verified page that keeps its pin itself.
-    Held { frame: Arc<[u8]>, _pin: Arc<Pin> },
-}
-
-impl<'p> PageRef<'p> {
-    pub(crate) fn dirty(bytes: &'p [u8]) -> Self {
-        Self { bytes: PageBytes::Dirty(bytes) }
-    }
-
-    /// Makes the page independent of the borrow by keeping the pin alive with it. The writer's dirty pages never
-    /// come here: their tree is borrowed as long as they are.
-    pub(crate) fn hold(self, pin: &Arc<Pin>) -> PageRef<'static> {
-        let frame = match self.bytes {
-            PageBytes::Dirty(bytes) => Arc::from(bytes),
-            PageBytes::Frame(frame, _) | PageBytes::Held { frame, .. } => frame,
-        };
-        PageRef { bytes: PageBytes::Held { frame, _pin: Arc::clone(pin) } }
-    }
-}
-
-impl Deref for PageRef<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match &self.bytes {
-            PageBytes::Dirty(bytes) => bytes,
-            PageBytes::Frame(frame, _) | PageBytes::Held { frame, .. } => frame,
-        }
-    }
-}
-
 /// Checks the structure of a node that was just read, so that accessors cannot run out of its bounds later.
 pub(crate) type Inspect = fn(&[u8], &Layout) -> Result<(), DecodeError>;
+
+/// A pointer to a node, and all that must be true of what it points to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodePointer {
+    pub(crate) page: PageId,
+    pub(crate) expected: Expected,
+    pub(crate) level: u8,
+    pub(crate) inspect: Inspect,
+}
+
+/// Share of the cache that is kept for values: one part in this many.
+const EXTENTS_SHARE: usize = 8;
 
 /// Pages on a storage.
 #[derive(Debug)]
 pub(crate) struct PageStore {
     storage: Arc<dyn Storage>,
     format: Format,
+    /// Nodes.
+    frames: Frames,
+    /// Values, rests of keys and extent lists of moderate size.
     cache: Cache,
     /// File length in units, as far as pages may lie.
     end_units: AtomicU64,
@@ -121,16 +94,20 @@ impl PageStore {
         god: GodByte,
         end_units: u64,
         cache_bytes_max: usize,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        let extents_bytes_max = cache_bytes_max / EXTENTS_SHARE;
+        let frames = Frames::new(&format.layout, cache_bytes_max - extents_bytes_max)
+            .map_err(StorageError::io("reserve memory for the page cache"))?;
+        Ok(Self {
             storage,
             format,
-            cache: Cache::new(cache_bytes_max),
+            frames,
+            cache: Cache::new(extents_bytes_max),
             end_units: AtomicU64::new(end_units),
             poisoned: AtomicBool::new(false),
             // A file that already asks for recovery needs no second mark.
             session: Mutex::new(Session { god, marked_open: god.recovery_required }),
-        }
+        })
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -147,22 +124,37 @@ impl PageStore {
 
     // Reading. Every call takes the pin that keeps the page in place until the bytes are installed.
 
-    /// Reads the node at `page`, verified and inspected.
-    pub(crate) fn node<'p>(
-        &self,
-        _pin: &'p Pin,
-        page: PageId,
-        expected: Expected,
-        inspect: Inspect,
-    ) -> Result<PageRef<'p>> {
-        if let Some(frame) = self.cache.get(page, Content::Node) {
-            return Ok(PageRef { bytes: PageBytes::Frame(frame, PhantomData) });
+    /// Enters an epoch, under which nodes can be read without holding each.
+    pub(crate) fn enter(&self) -> Epoch<'_> {
+        self.frames.enter()
+    }
+
+    /// The node at `page`, verified and inspected, readable as long as the epoch lasts. A hit takes no lock and writes
+    /// nothing that others read.
+    pub(crate) fn node<'p>(&'p self, epoch: &'p Epoch<'_>, _pin: &'p Pin, node: &NodePointer) -> Result<PageRef<'p>> {
+        let place = self
+            .frames
+            .place(node.page)
+            .ok_or_else(|| StorageError::corrupted_page(node.page, "no node can stand there"))?;
+        if let Some(frame) = self.frames.get(epoch, place) {
+            return Ok(PageRef::in_epoch(&self.frames, frame));
         }
-        let run = Run::new(page, self.layout().node_units());
-        let frame = self.load(run, u64::from(self.layout().node_bytes()), expected)?;
-        inspect(&frame, self.layout()).map_err(|error| StorageError::corrupted_page(page, error.to_string()))?;
-        self.cache.insert(page, Content::Node, Arc::clone(&frame));
-        Ok(PageRef { bytes: PageBytes::Frame(frame, PhantomData) })
+        let held = self.frames.load(node.page, place, node.level > 1, |bytes| self.read_node(node, bytes))?;
+        match held {
+            Some(index) => Ok(PageRef::held_by_borrow(&self.frames, index)),
+            None => {
+                // Every frame is in use: the node is read for this caller alone.
+                let mut bytes = vec![0; self.layout().node_bytes() as usize];
+                self.read_node(node, &mut bytes)?;
+                Ok(PageRef::private(bytes.into()))
+            }
+        }
+    }
+
+    /// Reads, verifies and inspects a node.
+    fn read_node(&self, node: &NodePointer, bytes: &mut [u8]) -> Result<()> {
+        self.read_verified(Run::new(node.page, self.layout().node_units()), bytes, node.expected)?;
+        (node.inspect)(bytes, self.layout()).map_err(|error| StorageError::corrupted_page(node.page, error.to_string()))
     }
 
     /// Reads an out-of-line value or the rest of a key, verified.
@@ -188,16 +180,15 @@ impl PageStore {
     /// Reads the run that an extent names: the value, or the list of its runs.
     pub(crate) fn extent_head(&self, _pin: &Pin, extent: &Extent) -> Result<Arc<[u8]>> {
         let len_bytes = extent.head_bytes(self.layout());
-        if let Some(frame) = self.cache.get(extent.page, Content::Bytes).filter(|frame| frame.len() as u64 == len_bytes)
-        {
-            return Ok(frame);
+        if let Some(bytes) = self.cache.get(extent.page).filter(|bytes| bytes.len() as u64 == len_bytes) {
+            return Ok(bytes);
         }
         let run = extent
             .head_run(self.layout())
             .ok_or_else(|| StorageError::corrupted_page(extent.page, "an extent list is longer than a run can be"))?;
         let frame = self.load(run, len_bytes, Expected::Child(extent.sum))?;
         if len_bytes <= CACHED_RUN_BYTES_MAX {
-            self.cache.insert(extent.page, Content::Bytes, Arc::clone(&frame));
+            self.cache.insert(extent.page, Arc::clone(&frame));
         }
         Ok(frame)
     }
@@ -217,20 +208,29 @@ impl PageStore {
     }
 
     fn load(&self, run: Run, len_bytes: u64, expected: Expected) -> Result<Arc<[u8]>> {
-        if !self.layout().contains(run, self.end_units()) {
-            return Err(StorageError::corrupted_page(
-                run.page,
-                format!("a run of {} units there is not inside the data of the file", run.units),
-            ));
-        }
+        self.check_inside(run)?;
         let len = usize::try_from(len_bytes).map_err(|_| StorageError::corrupted("a length exceeds the memory"))?;
-        let mut frame: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
-        let bytes = Arc::get_mut(&mut frame).expect("the frame was just made");
-        self.read_raw(self.layout().offset(run.page), bytes, run.page)?;
-        if !expected.matches(&frame) {
-            return Err(StorageError::corrupted_page(run.page, "the checksum does not match the bytes"));
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+        self.read_verified(run, Arc::get_mut(&mut bytes).expect("the buffer was just made"), expected)?;
+        Ok(bytes)
+    }
+
+    fn check_inside(&self, run: Run) -> Result<()> {
+        if self.layout().contains(run, self.end_units()) {
+            return Ok(());
         }
-        Ok(frame)
+        let reason = format!("a run of {} units there is not inside the data of the file", run.units);
+        Err(StorageError::corrupted_page(run.page, reason))
+    }
+
+    fn read_verified(&self, run: Run, bytes: &mut [u8], expected: Expected) -> Result<()> {
+        self.check_inside(run)?;
+        self.read_raw(self.layout().offset(run.page), bytes, run.page)?;
+        if expected.matches(bytes) {
+            Ok(())
+        } else {
+            Err(StorageError::corrupted_page(run.page, "the checksum does not match the bytes"))
+        }
     }
 
     fn read_raw(&self, offset: u64, bytes: &mut [u8], page: PageId) -> Result<()> {
@@ -244,18 +244,34 @@ impl PageStore {
     }
 
     /// Keeps a node that was just written, so that it need not be read back.
-    pub(crate) fn install(&self, page: PageId, node: &[u8]) {
-        self.cache.insert(page, Content::Node, Arc::from(node));
+    pub(crate) fn install(&self, page: PageId, node: &[u8], level: u8) {
+        let Some(place) = self.frames.place(page) else { return };
+        self.frames.forget(page);
+        let filled = self.frames.load(page, place, level > 1, |bytes| {
+            bytes.copy_from_slice(node);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        if let Ok(Some(index)) = filled {
+            self.frames.release(index);
+        }
     }
 
     /// Drops what memory knows of a run, before the run can be handed out again.
     pub(crate) fn forget(&self, run: Run) {
+        self.frames.forget(run.page);
         self.cache.remove(run.page);
     }
 
     /// Whether memory knows something of any unit of a run, so that it must not be handed out.
     pub(crate) fn remembers(&self, run: Run) -> bool {
-        (run.page.get()..run.end()).any(|unit| self.cache.contains(PageId::from_allocator(unit)))
+        (run.page.get()..run.end()).any(|unit| {
+            let unit = PageId::from_allocator(unit);
+            self.frames.contains(unit) || self.cache.contains(unit)
+        })
+    }
+
+    pub(super) fn frames(&self) -> &Frames {
+        &self.frames
     }
 
     // Writing. Every call goes through `guarded`, so the first failure ends all writing.
@@ -427,7 +443,7 @@ mod tests {
         let layout = Layout::new(512, 1, 64).unwrap();
         let format = Format { layout, uuid: [1; 16], read_only_compatible: 0, compatible: 0 };
         let god = GodByte { primary: 0, recovery_required: false, two_phase: true };
-        PageStore::new(Arc::new(storage), format, god, u64::from(layout.header_units()), 1 << 20)
+        PageStore::new(Arc::new(storage), format, god, u64::from(layout.header_units()), 1 << 20).unwrap()
     }
 
     fn page(number: u64) -> PageId {

@@ -7,7 +7,7 @@ use super::traits::{Key, Value};
 use crate::base::codec::DecodeError;
 use crate::base::error::{Result, StorageError};
 use crate::btree::search::RowBytes;
-use crate::pages::store::PageRef;
+use crate::pages::snapshot::PageRef;
 use std::fmt;
 use std::marker::PhantomData;
 

@@ -8,9 +8,10 @@ use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::base::sync::Arc;
 use crate::btree::cursor::RangeCursor;
-use crate::btree::search::RowRef;
+use crate::btree::key::Extents;
+use crate::btree::search;
 use crate::btree::tree::{SnapshotPages, TreeMut};
-use crate::pages::store::PageRef;
+use crate::pages::snapshot::PageRef;
 use crate::txn::core::Core;
 use std::borrow::Borrow;
 use std::fmt;
@@ -50,27 +51,23 @@ impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
     }
 
     fn step(&mut self, forward: bool) -> Option<Result<Row<'a, K, V>>> {
-        match &mut self.rows {
-            Rows::Snapshot { cursor, table, .. } => {
-                let row = if forward { cursor.next_row() } else { cursor.previous_row() };
-                let row = row.transpose().map(|row| row.and_then(|row| guards(row, cursor.pages())));
-                row.map(|row| row.map_err(|error| error.in_table(table)))
-            }
-            Rows::Writer { cursor, table } => {
-                let row = if forward { cursor.next_row() } else { cursor.previous_row() };
-                let row = row.transpose().map(|row| row.and_then(|row| guards(row, cursor.pages())));
-                row.map(|row| row.map_err(|error| error.in_table(table)))
-            }
-        }
+        let (row, table) = match (&mut self.rows, forward) {
+            (Rows::Snapshot { cursor, table, .. }, true) => (cursor.next_with(guards), table.as_str()),
+            (Rows::Snapshot { cursor, table, .. }, false) => (cursor.previous_with(guards), table.as_str()),
+            (Rows::Writer { cursor, table }, true) => (cursor.next_with(guards), &**table),
+            (Rows::Writer { cursor, table }, false) => (cursor.previous_with(guards), &**table),
+        };
+        row.map_err(|error| error.in_table(table)).transpose()
     }
 }
 
 fn guards<'a, K: Key + 'static, V: Value + 'static>(
-    row: RowRef<PageRef<'a>>,
-    extents: &impl crate::btree::key::Extents,
+    leaf: &PageRef<'a>,
+    index: usize,
+    extents: &impl Extents,
 ) -> Result<Row<'a, K, V>> {
-    let key = AccessGuard::of_key(row.key(extents)?)?;
-    Ok((key, AccessGuard::of_value(row.into_value(extents)?)?))
+    let key = AccessGuard::of_key(search::key_at(leaf, index, extents)?)?;
+    Ok((key, AccessGuard::of_value(search::value_at(leaf, index, extents)?)?))
 }
 
 impl<'a, K: Key + 'static, V: Value + 'static> Iterator for Range<'a, K, V> {
@@ -100,6 +97,11 @@ pub(crate) fn encode_key<'k, K: Key + 'static>(key: &K::SelfType<'k>) -> Vec<u8>
     let mut bytes = Vec::new();
     K::encode_key(key, &mut bytes);
     bytes
+}
+
+/// Lends the ordered bytes of a key, without a copy where they are its value bytes.
+pub(crate) fn with_encoded_key<'k, K: Key + 'static, T>(key: &K::SelfType<'k>, use_key: impl FnOnce(&[u8]) -> T) -> T {
+    if K::KEY_BYTES_ARE_VALUE_BYTES { use_key(K::as_bytes(key).as_ref()) } else { use_key(&encode_key::<K>(key)) }
 }
 
 /// Byte bounds of a typed range.

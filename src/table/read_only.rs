@@ -6,7 +6,7 @@
 use super::definition::{TableHandle, sealed};
 use super::guard::AccessGuard;
 use super::prefix::{PrefixKey, encode_prefix_bounds};
-use super::range::{Range, Row, Rows, as_slices, encode_bounds, encode_key};
+use super::range::{Range, Row, Rows, as_slices, encode_bounds, with_encoded_key};
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TreeRoot;
@@ -44,13 +44,14 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     /// # Errors
     /// When a page cannot be read or is damaged.
     pub fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<AccessGuard<'static, V>>, StorageError> {
-        self.find(&encode_key::<K>(key.borrow())).map_err(|error| error.in_table(&self.name))
+        with_encoded_key::<K, _>(key.borrow(), |key| self.find(key)).map_err(|error| error.in_table(&self.name))
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<AccessGuard<'static, V>>> {
-        let pages = self.pages.borrow();
+        let epoch = self.pages.snapshot.store.enter();
+        let pages = self.pages.in_epoch(&epoch);
         let Some(row) = search::get(&pages, &self.root, key)? else { return Ok(None) };
-        let value = row.into_value(&pages)?.map_leaf(|leaf| leaf.hold(&self.pages.pin));
+        let value = row.into_value(&pages)?.map_leaf(|leaf| leaf.keep(&self.pages.snapshot));
         AccessGuard::of_value(value).map(Some)
     }
 

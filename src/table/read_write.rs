@@ -6,7 +6,7 @@
 use super::definition::{TableHandle, sealed};
 use super::guard::AccessGuard;
 use super::prefix::{PrefixKey, encode_prefix_bounds};
-use super::range::{Range, Row, Rows, as_slices, encode_bounds, encode_key};
+use super::range::{Range, Row, Rows, as_slices, encode_bounds, encode_key, with_encoded_key};
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::btree::cursor::RangeCursor;
@@ -50,7 +50,7 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     /// # Errors
     /// When a page cannot be read or is damaged.
     pub fn get<'k>(&self, key: impl Borrow<K::SelfType<'k>>) -> Result<Option<AccessGuard<'_, V>>, StorageError> {
-        self.find(&encode_key::<K>(key.borrow())).map_err(|error| error.in_table(self.name()))
+        with_encoded_key::<K, _>(key.borrow(), |key| self.find(key)).map_err(|error| error.in_table(self.name()))
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<AccessGuard<'_, V>>> {
@@ -70,7 +70,7 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         &mut self,
         key: impl Borrow<K::SelfType<'k>>,
         value: impl Borrow<V::SelfType<'v>>,
-    ) -> Result<Option<AccessGuard<'_, V>>, StorageError> {
+    ) -> Result<Option<AccessGuard<'static, V>>, StorageError> {
         let key = encode_key::<K>(key.borrow());
         let value = V::as_bytes(value.borrow());
         let value = value.as_ref();
@@ -85,7 +85,7 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     pub fn remove<'k>(
         &mut self,
         key: impl Borrow<K::SelfType<'k>>,
-    ) -> Result<Option<AccessGuard<'_, V>>, StorageError> {
+    ) -> Result<Option<AccessGuard<'static, V>>, StorageError> {
         let key = encode_key::<K>(key.borrow());
         self.change(|tree| tree.remove(&key))
     }
@@ -94,7 +94,7 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     fn change(
         &mut self,
         step: impl FnOnce(&mut TreeMut) -> Result<Option<Vec<u8>>>,
-    ) -> Result<Option<AccessGuard<'_, V>>> {
+    ) -> Result<Option<AccessGuard<'static, V>>> {
         let transaction = self.transaction;
         let CheckedOut { tree, name, .. } = self.open.as_mut().expect("the table is open until it is dropped");
         let changed = transaction.change(|| {

@@ -167,7 +167,7 @@ impl<'t> UntypedTableMut<'t> {
     /// # Errors
     /// [`UntypedError::InvalidKey`], [`UntypedError::InvalidValue`], [`StorageError::KeyTooLarge`] and
     /// [`StorageError::ValueTooLarge`] change nothing. After any other error the transaction can only be aborted.
-    pub fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<Option<AccessGuard<'_, Bytes>>, UntypedError> {
+    pub fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<Option<AccessGuard<'static, Bytes>>, UntypedError> {
         self.check_key(key)?;
         if let Err(error) = render_value(&self.value_type, value) {
             return Err(UntypedError::InvalidValue(Box::new(error)));
@@ -179,7 +179,7 @@ impl<'t> UntypedTableMut<'t> {
     ///
     /// # Errors
     /// [`UntypedError::InvalidKey`] changes nothing. After any other error the transaction can only be aborted.
-    pub fn remove(&mut self, key: &[u8]) -> Result<Option<AccessGuard<'_, Bytes>>, UntypedError> {
+    pub fn remove(&mut self, key: &[u8]) -> Result<Option<AccessGuard<'static, Bytes>>, UntypedError> {
         self.check_key(key)?;
         Ok(self.rows.remove(key)?)
     }

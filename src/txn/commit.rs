@@ -11,6 +11,7 @@ use crate::base::checksum;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Run, TransactionId, TreeRoot};
 use crate::base::sync::Arc;
+use crate::btree::node;
 use crate::btree::seal::Sealed;
 use crate::pages::allocator::Frozen;
 use crate::pages::slot::{self, Blob, Slot};
@@ -149,7 +150,7 @@ fn flip(core: &Core, durable: &Durable, slot: &Slot) -> Result<()> {
 fn publish(core: &Core, durable: &mut Durable, mut bracket: Bracket, prepared: &Prepared) {
     let slot = prepared.slot;
     for sealed in prepared.sealed.iter().filter(|sealed| sealed.is_node) {
-        core.store.install(sealed.page, &sealed.bytes);
+        core.store.install(sealed.page, &sealed.bytes, node::level(&sealed.bytes));
     }
     core.space.lock().commit();
     bracket.concluded = true;

@@ -56,9 +56,8 @@ impl Core {
     pub(crate) fn check_quick(self: &Arc<Self>) -> Result<QuickReport, TransactionError> {
         let _turn = if self.read_only { None } else { Some(TurnGuard::take(Arc::clone(self))) };
         let durable = self.durable.lock();
-        let pin = Arc::new(self.pins.pin_published());
-        let pages = SnapshotPages { store: Arc::clone(&self.store), pin };
-        let version = *pages.pin.version();
+        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin_published());
+        let version = *pages.version();
         let tables = roots::list(pages.clone(), &version.data)?;
         let mut counters = RangeCursor::new(pages, &version.forward, Bound::Unbounded, Bound::Unbounded)?;
         while counters.next_row()?.is_some() {}
@@ -84,9 +83,8 @@ impl Core {
         if !self.read_only {
             self.sweep(&mut durable);
         }
-        let pin = Arc::new(self.pins.pin_published());
-        let pages = SnapshotPages { store: Arc::clone(&self.store), pin };
-        let version = *pages.pin.version();
+        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin_published());
+        let version = *pages.version();
         let mut reach = Reach::default();
         let tables = roots::list(pages.clone(), &version.data)?;
         let mut total = TreeStats::default();
@@ -94,9 +92,9 @@ impl Core {
         let all = [version.data, version.forward].into_iter().chain(tables.iter().map(|(_, record)| record.root));
         for (index, root) in all.enumerate() {
             let mut checker = Checker {
-                pages: &pages.borrow(),
+                pages: &pages,
                 store: &self.store,
-                pin: &pages.pin,
+                pin: &pages.snapshot.pin,
                 reach: &mut reach,
                 birth_max: version.id,
             };

@@ -40,14 +40,14 @@ pub struct ReadTransaction {
 
 impl ReadTransaction {
     pub(crate) fn begin(core: &Arc<Core>) -> Self {
-        let pin = Arc::new(core.pins.pin_published());
-        Self { pages: SnapshotPages { store: Arc::clone(&core.store), pin }, core: Arc::clone(core) }
+        let pages = SnapshotPages::new(Arc::clone(&core.store), core.pins.pin_published());
+        Self { pages, core: Arc::clone(core) }
     }
 
     /// Id of the commit that the transaction sees; zero is the empty database.
     #[must_use]
     pub fn id(&self) -> TransactionId {
-        self.pages.pin.version().id
+        self.pages.version().id
     }
 
     pub(crate) fn pages(&self) -> &SnapshotPages {
@@ -59,10 +59,10 @@ impl ReadTransaction {
     }
 
     pub(crate) fn find(&self, name: &str) -> Result<Option<TableRecord>, TableError> {
-        Ok(roots::find(&self.pages.borrow(), &self.pages.pin.version().data, name)?)
+        Ok(roots::find(&self.pages, &self.pages.version().data, name)?)
     }
 
     pub(crate) fn list(&self) -> Result<Vec<(String, TableRecord)>, TableError> {
-        Ok(roots::list(self.pages.borrow(), &self.pages.pin.version().data)?)
+        Ok(roots::list(self.pages.clone(), &self.pages.version().data)?)
     }
 }

@@ -154,7 +154,7 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
     // trusted one the session counts as one that did not close.
     let recovery_required = selection.god.is_none_or(|god| god.recovery_required);
     let god = GodByte { primary: selection.index, recovery_required, two_phase: true };
-    let store = PageStore::new(storage, selection.format, god, end_units, options.cache_bytes_max);
+    let store = PageStore::new(storage, selection.format, god, end_units, options.cache_bytes_max)?;
     let mut allocator = if slot.region_table.page.is_none() {
         let mut allocator = Allocator::create(layout);
         allocator.grow(end_units);

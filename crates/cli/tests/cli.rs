@@ -179,7 +179,8 @@ fn exit_code_4_is_a_damaged_page_that_verify_reads() {
     let get = cowslip(&["get", path.to_str().unwrap(), "fruit", "apple"]);
     assert_eq!((code(&verify), code(&get), stdout(&get)), (4, 4, ""));
     assert!(!stdout(&verify).contains("no damage found"));
-    assert!(verify.stderr.starts_with(b"error: corrupted: page "));
+    let errors = String::from_utf8_lossy(&verify.stderr);
+    assert!(errors.starts_with("error: corrupted: table \"fruit\": page "), "{errors}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 

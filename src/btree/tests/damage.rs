@@ -232,7 +232,8 @@ fn tall() -> Db {
 fn pitfall_46_a_branch_cycle_or_a_deep_chain_is_corrupted() {
     let db = tall();
     let pin = db.pins.pin_published();
-    let pages = PinnedPages { store: &db.store, pin: &pin };
+    let epoch = db.store.enter();
+    let pages = PinnedPages { store: &db.store, pin: &pin, epoch: &epoch };
     let root = db.root();
     // No checksum can name itself, so the cycle is planted where it was verified already.
     let mut cycle = pages.node(root.page, Expected::Root(root.digest), root.height).unwrap().to_vec();
@@ -240,7 +241,7 @@ fn pitfall_46_a_branch_cycle_or_a_deep_chain_is_corrupted() {
         branch::set_child(&mut cycle, index, Child { page: root.page, sum: 1 });
     }
     db.store.forget(crate::base::ids::Run::new(root.page, 1));
-    db.store.install(root.page, &cycle);
+    db.store.install(root.page, &cycle, root.height);
     assert_corrupted(search::get(&pages, &root, &[0, 0, 1, 0]));
     for height in [1, 2, 47, 48] {
         if height != root.height {
@@ -253,7 +254,8 @@ fn pitfall_46_a_branch_cycle_or_a_deep_chain_is_corrupted() {
 fn pitfall_47_a_wild_page_number_or_length_is_corrupted_before_anything_is_allocated() {
     let db = tall();
     let pin = db.pins.pin_published();
-    let pages = PinnedPages { store: &db.store, pin: &pin };
+    let epoch = db.store.enter();
+    let pages = PinnedPages { store: &db.store, pin: &pin, epoch: &epoch };
     let end = db.store.end_units();
     for page in [1, 23, 24, end, end + 1, PageId::LIMIT - 1] {
         let root = TreeRoot { page: PageId::new(page).unwrap(), ..db.root() };
@@ -270,7 +272,8 @@ fn pitfall_47_a_wild_page_number_or_length_is_corrupted_before_anything_is_alloc
 fn a_leaf_where_a_branch_should_be_is_corrupted() {
     let db = tall();
     let pin = db.pins.pin_published();
-    let pages = PinnedPages { store: &db.store, pin: &pin };
+    let epoch = db.store.enter();
+    let pages = PinnedPages { store: &db.store, pin: &pin, epoch: &epoch };
     let root = db.root();
     let bytes = pages.node(root.page, Expected::Root(root.digest), root.height).unwrap();
     let child = branch::child(&bytes, 0);
@@ -325,7 +328,7 @@ fn a_node_that_claims_to_be_born_in_the_running_transaction_is_corrupted() {
         let page = db.root().page;
         txn.tree.root = TreeRoot { page, digest: checksum::digest(&bytes), rows: 2, height: 1 };
         db.store.forget(crate::base::ids::Run::new(page, 1));
-        db.store.install(page, &bytes);
+        db.store.install(page, &bytes, 1);
         let result = txn.tree.insert(b"c", b"d");
         if born == 2 {
             assert_eq!(result.unwrap(), None);

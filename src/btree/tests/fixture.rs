@@ -7,6 +7,7 @@ use crate::base::ids::{TransactionId, TreeRoot};
 use crate::base::sync::{Arc, Mutex};
 use crate::btree::check::{Checker, Reach, TreeStats};
 use crate::btree::cursor::RangeCursor;
+use crate::btree::node;
 use crate::btree::seal::Sealed;
 use crate::btree::search;
 use crate::btree::tree::{Pages, PinnedPages, TreeMut};
@@ -58,7 +59,7 @@ impl Db {
         let format = Format { layout, uuid: [7; 16], read_only_compatible: 0, compatible: 0 };
         let god = GodByte { primary: 0, recovery_required: false, two_phase: true };
         let end_units = u64::from(layout.header_units());
-        let store = PageStore::new(Arc::new(storage), format, god, end_units, cache_bytes_max);
+        let store = PageStore::new(Arc::new(storage), format, god, end_units, cache_bytes_max).unwrap();
         let first = Version {
             id: TransactionId::new(1),
             commit_time_micros: 0,
@@ -90,7 +91,7 @@ impl Db {
         let mut pages: Vec<_> = sealed.iter().map(|page| (page.page, &page.bytes[..])).collect();
         self.store.write_pages(&mut pages).unwrap();
         for page in sealed.iter().filter(|page| page.is_node) {
-            self.store.install(page.page, &page.bytes);
+            self.store.install(page.page, &page.bytes, node::level(&page.bytes));
         }
         self.space.lock().publish();
         self.pending.extend(writer.take_dead());
@@ -127,7 +128,8 @@ impl Db {
     /// Checks the published tree and that the space is accounted for unit by unit.
     pub(super) fn check(&self) -> TreeStats {
         let pin = self.pins.pin_published();
-        let pages = PinnedPages { store: &self.store, pin: &pin };
+        let epoch = self.store.enter();
+        let pages = PinnedPages { store: &self.store, pin: &pin, epoch: &epoch };
         let mut reach = Reach::default();
         let version = *pin.version();
         let mut checker =
@@ -155,7 +157,8 @@ impl Db {
 }
 
 pub(super) fn assert_pin_holds(store: &PageStore, pin: &Pin, model: &Model) {
-    let pages = PinnedPages { store, pin };
+    let epoch = store.enter();
+    let pages = PinnedPages { store, pin, epoch: &epoch };
     assert_rows(&pages, &pin.version().data, model);
 }
 

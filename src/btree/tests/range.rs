@@ -55,7 +55,8 @@ fn both_ends_meet_in_every_kind_of_range() {
             }
             db.commit(txn);
             let pin = db.pins.pin_published();
-            let pages = PinnedPages { store: &db.store, pin: &pin };
+            let epoch = db.store.enter();
+            let pages = PinnedPages { store: &db.store, pin: &pin, epoch: &epoch };
             for _ in 0..120 {
                 let (start, end) = (bound(&mut random, keys), bound(&mut random, keys));
                 let mut wanted = std::collections::VecDeque::from(expected(&model, &start, &end));
@@ -90,7 +91,7 @@ fn an_owned_cursor_and_its_rows_keep_their_snapshot() {
         txn.insert(&number.to_be_bytes(), &[1; 150]);
     }
     db.commit(txn);
-    let pages = SnapshotPages { store: Arc::clone(&db.store), pin: Arc::new(db.pins.pin_published()) };
+    let pages = SnapshotPages::new(Arc::clone(&db.store), db.pins.pin_published());
     let mut cursor = RangeCursor::new(pages.clone(), &db.root(), Bound::Unbounded, Bound::Unbounded).unwrap();
     let first = cursor.next_row().unwrap().unwrap();
     for _ in 0..3 {

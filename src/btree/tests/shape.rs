@@ -14,7 +14,8 @@ use crate::pages::layout::Layout;
 /// Used bytes of every leaf and of every branch.
 fn fills(db: &Db) -> (Vec<usize>, Vec<usize>) {
     let pin = db.pins.pin_published();
-    let pages = PinnedPages { store: &db.store, pin: &pin };
+    let epoch = db.store.enter();
+    let pages = PinnedPages { store: &db.store, pin: &pin, epoch: &epoch };
     let (mut leaves, mut branches) = (Vec::new(), Vec::new());
     walk(&pages, db.store.layout(), &db.root(), &mut |visit| {
         if let Visit::Node { bytes, .. } = visit {

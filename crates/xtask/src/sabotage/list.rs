@@ -316,6 +316,22 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         replace: "const FILL_PERCENT_MAX: usize = 100;",
         commands: DEFAULT,
     },
+    Sabotage {
+        name: "retired_frame_is_filled_while_readers_are_inside",
+        rule: "a frame is filled again only when every reader that could see it has left",
+        file: "src/pages/frames.rs",
+        find: "if tag > oldest {",
+        replace: "if tag > oldest && tag == 0 {",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "retired_frame_is_held",
+        rule: "a frame that is being retired refuses new holds",
+        file: "src/pages/frames.rs",
+        find: "(holds & RETIRED == 0).then_some(holds + 1)",
+        replace: "Some(holds + 1)",
+        commands: DEFAULT,
+    },
 ];
 
 #[cfg(test)]

@@ -1,0 +1,483 @@
+//! Page frames: verified nodes in one reserved range of memory, and the rules by which a frame is reused.
+//!
+//! Invariant: the bytes of a frame change only while it is retired, linked from nowhere, held by nobody, and every
+//! reader that could have seen it linked has left its epoch. So a slice handed out under an epoch or a hold never
+//! changes.
+//! Layer 2 (pages). The only place of the crate with `unsafe`, beside system calls.
+#![expect(unsafe_code, reason = "frames are cut out of one mapping and shared without locks; see each SAFETY note")]
+
+use super::epoch::{Epoch, Epochs};
+use super::layout::Layout;
+use super::translation::{Place, Translation};
+use crate::base::ids::PageId;
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+
+/// State bit of a frame that is not linked: being filled, waiting in limbo, or free. The other bits count holds.
+const RETIRED: u32 = 1 << 31;
+
+/// Frames whose states are kept together, and made together.
+const CHUNK: usize = 1024;
+
+/// How many frames are evicted at once.
+const EVICT_BATCH: usize = 32;
+
+#[derive(Debug)]
+struct State {
+    /// Holds, and `RETIRED`.
+    holds: AtomicU32,
+    /// The page whose word names this frame, while one does.
+    page: AtomicU64,
+    /// Used since the clock passed.
+    used: AtomicBool,
+    /// Branches are evicted only when nothing else is left.
+    is_branch: AtomicBool,
+}
+
+/// The range that frames are cut out of.
+#[cfg(not(miri))]
+type Memory = memmap2::MmapMut;
+
+/// Miri knows no reserved mappings; a vector serves it.
+#[cfg(miri)]
+type Memory = Vec<u8>;
+
+#[cfg(not(miri))]
+fn reserve(len: usize) -> std::io::Result<Memory> {
+    let memory = memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = memory.advise(memmap2::Advice::HugePage) {
+        log::debug!("huge pages are not to be had for the page cache: {error}");
+    }
+    Ok(memory)
+}
+
+#[cfg(miri)]
+fn reserve(len: usize) -> std::io::Result<Memory> {
+    Ok(vec![0; len])
+}
+
+/// All frames of a database.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    /// Unmapped when the last reader is gone.
+    _memory: Memory,
+    base: BasePointer,
+    frame_bytes: usize,
+    capacity: u32,
+    states: Box<[OnceLock<Box<[State]>>]>,
+    translation: Translation,
+    epochs: Epochs,
+    pool: Mutex<Pool>,
+}
+
+/// Start of the mapping.
+#[derive(Debug, Clone, Copy)]
+struct BasePointer(*mut u8);
+
+// SAFETY: the pointer leads into a mapping that lives as long as `Frames`; who may read or write through it, and when,
+// is settled by the states of the frames, not by threads.
+unsafe impl Send for BasePointer {}
+// SAFETY: as above.
+unsafe impl Sync for BasePointer {}
+
+#[derive(Debug)]
+struct Pool {
+    free: Vec<u32>,
+    /// Frames from here on were never used.
+    fresh: u32,
+    /// Retired frames with the tag of their unlinking, oldest first.
+    limbo: VecDeque<(u64, u32)>,
+    hand: u32,
+}
+
+/// A node in a frame, readable while the epoch lasts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameRef<'e> {
+    pub(crate) bytes: &'e [u8],
+    pub(crate) index: u32,
+}
+
+impl Frames {
+    /// Reserves address space for as many frames as fit into `bytes_max`; memory is taken as frames are first used.
+    pub(crate) fn new(layout: &Layout, bytes_max: usize) -> std::io::Result<Self> {
+        let frame_bytes = layout.node_bytes() as usize;
+        let capacity = u32::try_from(bytes_max / frame_bytes).unwrap_or(u32::MAX).min(RETIRED - 1);
+        let len = (capacity as usize * frame_bytes).max(1);
+        let mut memory = reserve(len)?;
+        let base = BasePointer(memory.as_mut_ptr());
+        Ok(Self {
+            _memory: memory,
+            base,
+            frame_bytes,
+            capacity,
+            states: (0..(capacity as usize).div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
+            translation: Translation::new(layout),
+            epochs: Epochs::new(),
+            pool: Mutex::new(Pool { free: Vec::new(), fresh: 0, limbo: VecDeque::new(), hand: 0 }),
+        })
+    }
+
+    /// Enters an epoch: frames seen from here on keep their bytes until the guard is dropped.
+    pub(crate) fn enter(&self) -> Epoch<'_> {
+        self.epochs.enter()
+    }
+
+    pub(crate) fn place(&self, page: PageId) -> Option<Place> {
+        self.translation.place(page)
+    }
+
+    /// The frame of a page, where it is in memory.
+    pub(crate) fn get<'e>(&'e self, _epoch: &'e Epoch<'_>, place: Place) -> Option<FrameRef<'e>> {
+        let index = self.translation.word(place)?.load(Ordering::Acquire).checked_sub(1)?;
+        let state = self.state(index);
+        if !state.used.load(Ordering::Relaxed) {
+            state.used.store(true, Ordering::Relaxed);
+        }
+        // SAFETY: the word named the frame while this thread is in an epoch, so the frame is not refilled before the
+        // epoch ends; it was filled before it was linked, which the acquiring load of the word orders before this.
+        Some(FrameRef { bytes: unsafe { self.bytes(index) }, index })
+    }
+
+    pub(crate) fn contains(&self, page: PageId) -> bool {
+        let word = self.place(page).and_then(|place| self.translation.word(place));
+        word.is_some_and(|word| word.load(Ordering::Acquire) != 0)
+    }
+
+    /// Keeps a frame beyond the epoch; `false` where it is being retired, so that only the epoch protects it.
+    pub(crate) fn hold(&self, frame: FrameRef<'_>) -> bool {
+        let holds = &self.state(frame.index).holds;
+        holds
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |holds| (holds & RETIRED == 0).then_some(holds + 1))
+            .is_ok()
+    }
+
+    /// Holds a frame once more, on behalf of somebody who holds it already.
+    pub(crate) fn hold_again(&self, index: u32) {
+        self.state(index).holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The bytes of a frame that the caller holds.
+    pub(crate) fn held_bytes(&self, index: u32) -> &[u8] {
+        debug_assert!(self.state(index).holds.load(Ordering::Relaxed) & !RETIRED > 0, "the frame is not held");
+        // SAFETY: callers hold the frame, so it is not refilled before they let it go, and they let it go only after
+        // their borrow of the guard that calls this has ended.
+        unsafe { self.bytes(index) }
+    }
+
+    /// Ends a hold.
+    pub(crate) fn release(&self, index: u32) {
+        if self.state(index).holds.fetch_sub(1, Ordering::AcqRel) == RETIRED | 1 {
+            // It was retired while it was held; the last holder sends it on.
+            self.send_to_limbo(index);
+        }
+    }
+
+    /// Fills a frame with a node and links it to its page. Returns the frame, held; `None` where every frame is in
+    /// use. After an error of `fill` nothing is linked.
+    pub(crate) fn load<E>(
+        &self,
+        page: PageId,
+        place: Place,
+        is_branch: bool,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Option<u32>, E> {
+        let Some(index) = self.take() else { return Ok(None) };
+        let taken = Taken { frames: self, index };
+        // SAFETY: a frame that was taken from the pool is retired, linked from nowhere and held by nobody, and all
+        // epochs that saw it linked are over: this is the only reference to its bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.pointer(index), self.frame_bytes) };
+        fill(bytes)?;
+        let state = self.state(index);
+        state.page.store(page.get(), Ordering::Relaxed);
+        state.used.store(true, Ordering::Relaxed);
+        state.is_branch.store(is_branch, Ordering::Relaxed);
+        let word = self.translation.word_or_make(place);
+        state.holds.store(1, Ordering::Relaxed);
+        // Whoever loads the word sees the bytes and the state.
+        if word.compare_exchange(0, index + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            // Somebody else was faster with the same bytes. This frame was never linked; it stays private until its
+            // only holder releases it.
+            state.holds.store(RETIRED | 1, Ordering::Relaxed);
+        }
+        std::mem::forget(taken);
+        Ok(Some(index))
+    }
+
+    /// Unlinks a page, so that its run can be handed out again.
+    pub(crate) fn forget(&self, page: PageId) {
+        let Some(word) = self.place(page).and_then(|place| self.translation.word(place)) else { return };
+        // Without the epoch the frame could be evicted and filled with another page before it is marked here.
+        let _epoch = self.enter();
+        let Some(index) = word.swap(0, Ordering::AcqRel).checked_sub(1) else { return };
+        if self.state(index).holds.fetch_or(RETIRED, Ordering::AcqRel) == 0 {
+            self.send_to_limbo(index);
+        }
+    }
+
+    fn pointer(&self, index: u32) -> *mut u8 {
+        assert!(index < self.capacity, "no frame has this number");
+        // SAFETY: the index is below the capacity, so the offset stays inside the mapping.
+        unsafe { self.base.0.add(index as usize * self.frame_bytes) }
+    }
+
+    /// The bytes of a frame.
+    ///
+    /// # Safety
+    /// Nobody may fill the frame while the slice lives.
+    unsafe fn bytes(&self, index: u32) -> &[u8] {
+        // SAFETY: `pointer` stays inside the mapping, which is readable, initialised (zero or filled) and lives as
+        // long as `self`; that nobody writes is the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.pointer(index), self.frame_bytes) }
+    }
+
+    fn state(&self, index: u32) -> &State {
+        let chunk = self.states[index as usize / CHUNK].get_or_init(|| {
+            let state = || State {
+                holds: AtomicU32::new(RETIRED),
+                page: AtomicU64::new(0),
+                used: AtomicBool::new(false),
+                is_branch: AtomicBool::new(false),
+            };
+            (0..CHUNK).map(|_| state()).collect()
+        });
+        &chunk[index as usize % CHUNK]
+    }
+
+    fn send_to_limbo(&self, index: u32) {
+        let tag = self.epochs.advance();
+        self.pool.lock().limbo.push_back((tag, index));
+    }
+
+    /// Takes a frame that nobody can see: a free one, a fresh one, or an evicted one.
+    fn take(&self) -> Option<u32> {
+        let mut pool = self.pool.lock();
+        if let Some(index) = pool.free.pop() {
+            return Some(index);
+        }
+        if pool.fresh < self.capacity {
+            pool.fresh += 1;
+            return Some(pool.fresh - 1);
+        }
+        self.drain_limbo(&mut pool);
+        // The caller is in an epoch itself, so what is evicted now is for later: a batch always ages ahead of its use.
+        self.evict(&mut pool);
+        if pool.free.is_empty() {
+            self.drain_limbo(&mut pool);
+        }
+        pool.free.pop()
+    }
+
+    /// Frees what was retired before the oldest epoch that somebody is in.
+    fn drain_limbo(&self, pool: &mut Pool) {
+        let oldest = self.epochs.oldest();
+        while let Some((tag, index)) = pool.limbo.front().copied() {
+            // A tag is given before its frame is queued, so a later entry can carry an earlier one; then it waits.
+            if tag > oldest {
+                break;
+            }
+            pool.limbo.pop_front();
+            pool.free.push(index);
+        }
+    }
+
+    /// Retires a batch of frames that were not used lately: leaves first, branches only where no leaf is left.
+    fn evict(&self, pool: &mut Pool) {
+        if pool.limbo.len() >= EVICT_BATCH {
+            return;
+        }
+        let mut evicted = 0;
+        // Two rounds clear every mark of use; a third takes branches too.
+        for step in 0..3 * u64::from(self.capacity) {
+            let index = pool.hand;
+            pool.hand = (pool.hand + 1) % self.capacity;
+            let state = self.state(index);
+            if state.holds.load(Ordering::Relaxed) != 0 {
+                continue;
+            }
+            let spared = state.is_branch.load(Ordering::Relaxed) && step < 2 * u64::from(self.capacity);
+            if spared || state.used.swap(false, Ordering::Relaxed) {
+                continue;
+            }
+            if self.retire(index, state) {
+                pool.limbo.push_back((self.epochs.advance(), index));
+                evicted += 1;
+                if evicted == EVICT_BATCH {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Retires a linked frame that nobody holds; says whether it did.
+    fn retire(&self, index: u32, state: &State) -> bool {
+        if state.holds.compare_exchange(0, RETIRED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        let word = PageId::new(state.page.load(Ordering::Relaxed))
+            .and_then(|page| self.place(page))
+            .and_then(|place| self.translation.word(place));
+        // `forget` may have unlinked the page meanwhile; then it found the frame retired and left it to this caller.
+        if let Some(word) = word {
+            let unlinked = word.compare_exchange(index + 1, 0, Ordering::AcqRel, Ordering::Relaxed);
+            debug_assert!(unlinked.is_ok() || word.load(Ordering::Relaxed) != index + 1, "a retired frame is linked");
+        }
+        true
+    }
+}
+
+/// A frame that is being filled; returned to the pool where filling fails or panics.
+struct Taken<'f> {
+    frames: &'f Frames,
+    index: u32,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.frames.pool.lock().free.push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::sync::Arc;
+    use std::convert::Infallible;
+
+    const PAGES: u64 = 30;
+    const ROUNDS: u32 = if cfg!(miri) { 150 } else { 60_000 };
+
+    fn layout() -> Layout {
+        Layout::new(512, 1, 64).unwrap()
+    }
+
+    fn page(number: u64) -> PageId {
+        PageId::new(26 + number).unwrap()
+    }
+
+    fn fill(number: u64) -> impl FnOnce(&mut [u8]) -> Result<(), Infallible> {
+        move |bytes| {
+            bytes.fill(u8::try_from(number).unwrap());
+            Ok(())
+        }
+    }
+
+    fn assert_is(bytes: &[u8], number: u64) {
+        assert!(bytes.iter().all(|byte| u64::from(*byte) == number), "page {number} shows another page's bytes");
+    }
+
+    /// Every frame is linked, free, fresh or in limbo, once, and none is held.
+    fn assert_accounted(frames: &Frames) {
+        let pool = frames.pool.lock();
+        let linked = (0..PAGES).filter(|number| frames.contains(page(*number))).count();
+        let idle = pool.free.len() + pool.limbo.len() + (frames.capacity - pool.fresh) as usize;
+        assert_eq!(linked + idle, frames.capacity as usize);
+        for index in 0..pool.fresh {
+            assert_eq!(frames.state(index).holds.load(Ordering::Relaxed) & !RETIRED, 0, "frame {index} is held");
+        }
+    }
+
+    #[test]
+    fn a_page_is_found_until_it_is_forgotten_and_held_bytes_outlive_that() {
+        let frames = Frames::new(&layout(), 4 * 512).unwrap();
+        let place = frames.place(page(3)).unwrap();
+        let held = frames.load(page(3), place, false, fill(3)).unwrap().unwrap();
+        assert!(frames.contains(page(3)));
+        frames.forget(page(3));
+        assert!(!frames.contains(page(3)));
+        for number in 4..12 {
+            let loaded = frames.load(page(number), frames.place(page(number)).unwrap(), false, fill(number)).unwrap();
+            frames.release(loaded.unwrap());
+            assert_is(frames.held_bytes(held), 3);
+        }
+        frames.release(held);
+        assert_accounted(&frames);
+    }
+
+    #[test]
+    fn with_every_frame_held_there_is_none_to_load_into() {
+        let frames = Frames::new(&layout(), 2 * 512).unwrap();
+        let load =
+            |number| frames.load(page(number), frames.place(page(number)).unwrap(), false, fill(number)).unwrap();
+        let (first, second) = (load(1).unwrap(), load(2).unwrap());
+        assert_eq!(load(3), None);
+        frames.release(first);
+        let third = load(3).unwrap();
+        assert_is(frames.held_bytes(second), 2);
+        frames.release(second);
+        frames.release(third);
+        assert_accounted(&frames);
+    }
+
+    #[test]
+    fn a_failed_fill_links_nothing_and_loses_no_frame() {
+        let frames = Frames::new(&layout(), 512).unwrap();
+        let place = frames.place(page(1)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(frames.load(page(1), place, false, |_| Err("damaged")), Err("damaged"));
+            assert!(!frames.contains(page(1)));
+        }
+        frames.release(frames.load(page(1), place, false, fill(1)).unwrap().unwrap());
+        assert_accounted(&frames);
+    }
+
+    #[test]
+    fn leaves_are_evicted_before_branches() {
+        let frames = Frames::new(&layout(), 64 * 512).unwrap();
+        let load = |number: u64, is_branch| {
+            let loaded = frames.load(page(number), frames.place(page(number)).unwrap(), is_branch, fill(number % 256));
+            frames.release(loaded.unwrap().unwrap());
+        };
+        (0..20).for_each(|number| load(number, true));
+        (20..300).for_each(|number| load(number, false));
+        assert!((0..20).all(|number| frames.contains(page(number))));
+    }
+
+    #[test]
+    fn no_reader_ever_sees_a_frame_change() {
+        let frames = Arc::new(Frames::new(&layout(), 8 * 512).unwrap());
+        std::thread::scope(|scope| {
+            for thread in 1..=3_u64 {
+                let frames = Arc::clone(&frames);
+                scope.spawn(move || {
+                    let mut random = thread;
+                    for _ in 0..ROUNDS {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        visit(&frames, (random >> 33) % PAGES, (random >> 20) % 16);
+                    }
+                });
+            }
+        });
+        assert_accounted(&frames);
+    }
+
+    /// One step of a thread: forgets a page, or reads it in one of the ways that there are.
+    fn visit(frames: &Frames, number: u64, how: u64) {
+        if how == 0 {
+            frames.forget(page(number));
+            return;
+        }
+        let place = frames.place(page(number)).unwrap();
+        let epoch = frames.enter();
+        let held = match frames.get(&epoch, place) {
+            Some(frame) => {
+                assert_is(frame.bytes, number);
+                if how < 8 || !frames.hold(frame) {
+                    assert_is(frame.bytes, number);
+                    return;
+                }
+                Some(frame.index)
+            }
+            None => frames.load(page(number), place, number < 2, fill(number)).unwrap(),
+        };
+        drop(epoch);
+        if let Some(index) = held {
+            frames.hold_again(index);
+            frames.release(index);
+            assert_is(frames.held_bytes(index), number);
+            frames.release(index);
+        }
+    }
+}
