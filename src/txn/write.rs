@@ -203,8 +203,9 @@ impl WriteTransaction {
     /// with few would be written again and again to no use.
     pub(crate) fn spill_if_large(&self, tree: &mut TreeMut) -> Result<()> {
         if self.exceeds_budget() {
-            let tables = self.parts().tables.lock().len().max(1);
-            if tree.dirty_bytes() >= self.parts().bracket.writer.dirty_bytes() / tables {
+            // Half of an even share: the catalog has dirty pages too, and none of the tables may reach the whole.
+            let shares = 2 * self.parts().tables.lock().len().max(1);
+            if tree.dirty_bytes() >= self.parts().bracket.writer.dirty_bytes() / shares {
                 return tree.spill();
             }
         }

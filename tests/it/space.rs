@@ -161,3 +161,34 @@ fn a_pinned_reader_over_many_commits_holds_only_what_it_sees() {
     put(&db, 0..1, 0, 1).unwrap();
     assert_eq!(db.check_integrity().unwrap().pending_units, 0);
 }
+
+#[test]
+fn a_transaction_over_the_budget_writes_early_whether_it_has_one_table_or_many() {
+    const NAMES: [&str; 3] = ["first", "second", "third"];
+    for tables in 1..=NAMES.len() {
+        let disk = SimDisk::new();
+        let db = tiny().cache_bytes_max(64 << 10).create_with_storage(disk.clone()).unwrap();
+        let tx = db.begin_write().unwrap();
+        let mut open: Vec<_> = NAMES[..tables]
+            .iter()
+            .map(|name| tx.open_table(TableDefinition::<u64, &[u8]>::new(name)).unwrap())
+            .collect();
+        for key in 0..3000 {
+            for table in &mut open {
+                table.insert(key, &value(key, 0, 50)[..]).unwrap();
+            }
+        }
+        // Of 3000 rows of 58 bytes in each table a quarter of 64 KiB may stay unwritten.
+        let written = disk.stats().bytes_written;
+        assert!(written > 58 * 3000 * tables as u64 - (64 << 10), "{tables} tables: {written} bytes");
+        drop(open);
+        tx.commit().unwrap();
+        let read = db.begin_read().unwrap();
+        for name in &NAMES[..tables] {
+            let table = read.open_table(TableDefinition::<u64, &[u8]>::new(name)).unwrap();
+            assert!((0..3000).all(|key| table.get(key).unwrap().unwrap().value() == value(key, 0, 50)));
+        }
+        drop(read);
+        assert_sound(&db);
+    }
+}
