@@ -46,7 +46,7 @@ impl Epochs {
                 if slot.load(Ordering::Relaxed) == 0
                     && slot.compare_exchange(0, now, Ordering::SeqCst, Ordering::Relaxed).is_ok()
                 {
-                    return Epoch { slot };
+                    return Epoch { epochs: self, slot };
                 }
             }
             std::thread::yield_now();
@@ -69,7 +69,15 @@ impl Epochs {
 /// Being inside.
 #[derive(Debug)]
 pub(crate) struct Epoch<'e> {
+    epochs: &'e Epochs,
     slot: &'e AtomicU64,
+}
+
+impl Epoch<'_> {
+    /// Whether these are the epochs that were entered.
+    pub(crate) fn is_of(&self, epochs: &Epochs) -> bool {
+        std::ptr::eq(self.epochs, epochs)
+    }
 }
 
 impl Drop for Epoch<'_> {

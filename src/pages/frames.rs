@@ -8,11 +8,14 @@
 
 use super::epoch::{Epoch, Epochs};
 use super::layout::Layout;
+use super::snapshot::Snapshot;
 use super::translation::{Place, Translation};
 use crate::base::ids::PageId;
-use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{Arc, Mutex};
 use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::sync::OnceLock;
 
 /// State bit of a frame that is not linked: being filled, waiting in limbo, or free. The other bits count holds.
@@ -96,8 +99,105 @@ struct Pool {
 /// A node in a frame, readable while the epoch lasts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameRef<'e> {
-    pub(crate) bytes: &'e [u8],
-    pub(crate) index: u32,
+    frames: &'e Frames,
+    bytes: &'e [u8],
+    index: u32,
+}
+
+impl<'e> FrameRef<'e> {
+    pub(crate) fn bytes(&self) -> &'e [u8] {
+        self.bytes
+    }
+
+    /// Keeps the frame beyond the epoch; `None` where it is being retired, so that only the epoch protects it.
+    pub(crate) fn hold(&self) -> Option<Hold<'e>> {
+        let holds = &self.frames.state(self.index).holds;
+        holds
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |holds| (holds & RETIRED == 0).then_some(holds + 1))
+            .is_ok()
+            .then_some(Hold { frames: self.frames, index: self.index })
+    }
+}
+
+/// A held frame: its bytes stay as they are.
+#[derive(Debug)]
+pub(crate) struct Hold<'f> {
+    frames: &'f Frames,
+    index: u32,
+}
+
+impl Hold<'_> {
+    /// The same hold, borrowed from the same frames by another way.
+    pub(crate) fn borrowed_from(self, frames: &Frames) -> Hold<'_> {
+        assert!(std::ptr::eq(self.frames, frames), "a frame is held in the frames that it belongs to");
+        let index = ManuallyDrop::new(self).index;
+        Hold { frames, index }
+    }
+
+    /// The same hold, together with a snapshot of the store that the frames belong to.
+    pub(crate) fn with_snapshot(self, snapshot: &Arc<Snapshot>) -> SnapshotHold {
+        assert!(std::ptr::eq(self.frames, snapshot.store.frames()), "a frame is kept with a snapshot of its store");
+        let index = ManuallyDrop::new(self).index;
+        SnapshotHold { snapshot: Arc::clone(snapshot), index }
+    }
+}
+
+impl Deref for Hold<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the frame is held until `self` is dropped, and not filled before that.
+        unsafe { self.frames.bytes(self.index) }
+    }
+}
+
+impl Clone for Hold<'_> {
+    fn clone(&self) -> Self {
+        self.frames.state(self.index).holds.fetch_add(1, Ordering::Relaxed);
+        Self { frames: self.frames, index: self.index }
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.frames.release(self.index);
+    }
+}
+
+/// A held frame and its snapshot.
+#[derive(Debug)]
+pub(crate) struct SnapshotHold {
+    snapshot: Arc<Snapshot>,
+    index: u32,
+}
+
+impl SnapshotHold {
+    fn frames(&self) -> &Frames {
+        self.snapshot.store.frames()
+    }
+}
+
+impl Deref for SnapshotHold {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the frame is held until `self` is dropped, and not filled before that; a snapshot never changes its
+        // store, nor a store its frames.
+        unsafe { self.frames().bytes(self.index) }
+    }
+}
+
+impl Clone for SnapshotHold {
+    fn clone(&self) -> Self {
+        self.frames().state(self.index).holds.fetch_add(1, Ordering::Relaxed);
+        Self { snapshot: Arc::clone(&self.snapshot), index: self.index }
+    }
+}
+
+impl Drop for SnapshotHold {
+    fn drop(&mut self) {
+        self.frames().release(self.index);
+    }
 }
 
 impl Frames {
@@ -130,7 +230,8 @@ impl Frames {
     }
 
     /// The frame of a page, where it is in memory.
-    pub(crate) fn get<'e>(&'e self, _epoch: &'e Epoch<'_>, place: Place) -> Option<FrameRef<'e>> {
+    pub(crate) fn get<'e>(&'e self, epoch: &'e Epoch<'_>, place: Place) -> Option<FrameRef<'e>> {
+        assert!(epoch.is_of(&self.epochs), "an epoch protects the frames that it was entered for");
         let index = self.translation.word(place)?.load(Ordering::Acquire).checked_sub(1)?;
         let state = self.state(index);
         if !state.used.load(Ordering::Relaxed) {
@@ -138,7 +239,7 @@ impl Frames {
         }
         // SAFETY: the word named the frame while this thread is in an epoch, so the frame is not refilled before the
         // epoch ends; it was filled before it was linked, which the acquiring load of the word orders before this.
-        Some(FrameRef { bytes: unsafe { self.bytes(index) }, index })
+        Some(FrameRef { frames: self, bytes: unsafe { self.bytes(index) }, index })
     }
 
     pub(crate) fn contains(&self, page: PageId) -> bool {
@@ -146,29 +247,8 @@ impl Frames {
         word.is_some_and(|word| word.load(Ordering::Acquire) != 0)
     }
 
-    /// Keeps a frame beyond the epoch; `false` where it is being retired, so that only the epoch protects it.
-    pub(crate) fn hold(&self, frame: FrameRef<'_>) -> bool {
-        let holds = &self.state(frame.index).holds;
-        holds
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |holds| (holds & RETIRED == 0).then_some(holds + 1))
-            .is_ok()
-    }
-
-    /// Holds a frame once more, on behalf of somebody who holds it already.
-    pub(crate) fn hold_again(&self, index: u32) {
-        self.state(index).holds.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The bytes of a frame that the caller holds.
-    pub(crate) fn held_bytes(&self, index: u32) -> &[u8] {
-        debug_assert!(self.state(index).holds.load(Ordering::Relaxed) & !RETIRED > 0, "the frame is not held");
-        // SAFETY: callers hold the frame, so it is not refilled before they let it go, and they let it go only after
-        // their borrow of the guard that calls this has ended.
-        unsafe { self.bytes(index) }
-    }
-
     /// Ends a hold.
-    pub(crate) fn release(&self, index: u32) {
+    fn release(&self, index: u32) {
         if self.state(index).holds.fetch_sub(1, Ordering::AcqRel) == RETIRED | 1 {
             // It was retired while it was held; the last holder sends it on.
             self.send_to_limbo(index);
@@ -183,7 +263,7 @@ impl Frames {
         place: Place,
         is_branch: bool,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<Option<u32>, E> {
+    ) -> Result<Option<Hold<'_>>, E> {
         let Some(index) = self.take() else { return Ok(None) };
         let taken = Taken { frames: self, index };
         // SAFETY: a frame that was taken from the pool is retired, linked from nowhere and held by nobody, and all
@@ -203,7 +283,7 @@ impl Frames {
             state.holds.store(RETIRED | 1, Ordering::Relaxed);
         }
         std::mem::forget(taken);
-        Ok(Some(index))
+        Ok(Some(Hold { frames: self, index }))
     }
 
     /// Unlinks a page, so that its run can be handed out again.
@@ -343,7 +423,6 @@ impl Drop for Taken<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::sync::Arc;
     use std::convert::Infallible;
 
     const PAGES: u64 = 30;
@@ -389,10 +468,10 @@ mod tests {
         assert!(!frames.contains(page(3)));
         for number in 4..12 {
             let loaded = frames.load(page(number), frames.place(page(number)).unwrap(), false, fill(number)).unwrap();
-            frames.release(loaded.unwrap());
-            assert_is(frames.held_bytes(held), 3);
+            assert!(loaded.is_some());
+            assert_is(&held, 3);
         }
-        frames.release(held);
+        drop(held);
         assert_accounted(&frames);
     }
 
@@ -402,12 +481,11 @@ mod tests {
         let load =
             |number| frames.load(page(number), frames.place(page(number)).unwrap(), false, fill(number)).unwrap();
         let (first, second) = (load(1).unwrap(), load(2).unwrap());
-        assert_eq!(load(3), None);
-        frames.release(first);
+        assert!(load(3).is_none());
+        drop(first);
         let third = load(3).unwrap();
-        assert_is(frames.held_bytes(second), 2);
-        frames.release(second);
-        frames.release(third);
+        assert_is(&second, 2);
+        drop((second, third));
         assert_accounted(&frames);
     }
 
@@ -416,10 +494,10 @@ mod tests {
         let frames = Frames::new(&layout(), 512).unwrap();
         let place = frames.place(page(1)).unwrap();
         for _ in 0..3 {
-            assert_eq!(frames.load(page(1), place, false, |_| Err("damaged")), Err("damaged"));
+            assert_eq!(frames.load(page(1), place, false, |_| Err("damaged")).unwrap_err(), "damaged");
             assert!(!frames.contains(page(1)));
         }
-        frames.release(frames.load(page(1), place, false, fill(1)).unwrap().unwrap());
+        drop(frames.load(page(1), place, false, fill(1)).unwrap().unwrap());
         assert_accounted(&frames);
     }
 
@@ -428,11 +506,19 @@ mod tests {
         let frames = Frames::new(&layout(), 64 * 512).unwrap();
         let load = |number: u64, is_branch| {
             let loaded = frames.load(page(number), frames.place(page(number)).unwrap(), is_branch, fill(number % 256));
-            frames.release(loaded.unwrap().unwrap());
+            assert!(loaded.unwrap().is_some());
         };
         (0..20).for_each(|number| load(number, true));
         (20..300).for_each(|number| load(number, false));
         assert!((0..20).all(|number| frames.contains(page(number))));
+    }
+
+    #[test]
+    #[should_panic(expected = "an epoch protects the frames that it was entered for")]
+    fn an_epoch_of_other_frames_is_refused() {
+        let (frames, others) = (Frames::new(&layout(), 512).unwrap(), Frames::new(&layout(), 512).unwrap());
+        let place = frames.place(page(1)).unwrap();
+        let _ = frames.get(&others.enter(), place);
     }
 
     #[test]
@@ -463,21 +549,18 @@ mod tests {
         let epoch = frames.enter();
         let held = match frames.get(&epoch, place) {
             Some(frame) => {
-                assert_is(frame.bytes, number);
-                if how < 8 || !frames.hold(frame) {
-                    assert_is(frame.bytes, number);
-                    return;
-                }
-                Some(frame.index)
+                assert_is(frame.bytes(), number);
+                let held = if how < 8 { None } else { frame.hold() };
+                assert_is(frame.bytes(), number);
+                held
             }
             None => frames.load(page(number), place, number < 2, fill(number)).unwrap(),
         };
+        let held = held.map(|held| held.borrowed_from(frames));
         drop(epoch);
-        if let Some(index) = held {
-            frames.hold_again(index);
-            frames.release(index);
-            assert_is(frames.held_bytes(index), number);
-            frames.release(index);
+        if let Some(held) = held {
+            drop(held.clone());
+            assert_is(&held, number);
         }
     }
 }

@@ -137,11 +137,11 @@ impl PageStore {
             .place(node.page)
             .ok_or_else(|| StorageError::corrupted_page(node.page, "no node can stand there"))?;
         if let Some(frame) = self.frames.get(epoch, place) {
-            return Ok(PageRef::in_epoch(&self.frames, frame));
+            return Ok(PageRef::in_epoch(frame));
         }
         let held = self.frames.load(node.page, place, node.level > 1, |bytes| self.read_node(node, bytes))?;
         match held {
-            Some(index) => Ok(PageRef::held_by_borrow(&self.frames, index)),
+            Some(hold) => Ok(PageRef::held(hold)),
             None => {
                 // Every frame is in use: the node is read for this caller alone.
                 let mut bytes = vec![0; self.layout().node_bytes() as usize];
@@ -251,9 +251,7 @@ impl PageStore {
             bytes.copy_from_slice(node);
             Ok::<_, std::convert::Infallible>(())
         });
-        if let Ok(Some(index)) = filled {
-            self.frames.release(index);
-        }
+        drop(filled);
     }
 
     /// Drops what memory knows of a run, before the run can be handed out again.
