@@ -4,7 +4,7 @@
 //! order of the Rust type; what is stored is read back through both forms.
 
 use crate::Result;
-use crate::model::random::Random;
+use crate::random::Random;
 use cowslip::{DecodeError, Desc, Key, Newtype};
 use std::cmp::Ordering;
 use std::fmt::Debug;
@@ -98,7 +98,7 @@ impl Run<'_> {
         order: fn(&O, &O) -> Ordering,
         lend: for<'a> fn(&'a O) -> K::SelfType<'a>,
     ) {
-        let mut random = Random::of_episode(self.options.seed, self.types);
+        let mut random = Random::at(self.options.seed, self.types);
         self.types += 1;
         let mut counts = [0_u64; 3];
         for pair in 0..self.options.pairs {

@@ -3,6 +3,7 @@
 mod crash;
 mod keys;
 mod model;
+mod random;
 mod reopen;
 mod sabotage;
 

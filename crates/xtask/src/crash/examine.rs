@@ -1,9 +1,9 @@
 //! Opens one disk that was found after a power cut, uses it, and checks that it behaves.
 
-use super::random::Random;
 use super::script::Setup;
 use super::state::{Change, State};
 use super::timeline::{Disturbance, Moment, Session, Timeline, is_noted};
+use crate::random::Random;
 use cowslip::sim::SimDisk;
 use cowslip::{Database, OpenNote};
 use std::error::Error;
@@ -111,10 +111,11 @@ fn commit(db: &Database, state: &State, salt: u64) -> Outcome<(u64, State)> {
     let mut state = state.clone();
     let tx = db.begin_write()?;
     for row in 0..6 {
-        let len = 40 + random.index(300);
-        state.change(&tx, &Change::Put { table: row % 2 * 9, key: random.small(60), len, fill: random.next() })?;
+        let len = 40 + random.below(300);
+        state
+            .change(&tx, &Change::Put { table: row % 2 * 9, key: random.below_small(60), len, fill: random.next() })?;
     }
-    state.change(&tx, &Change::Remove { table: 1, key: random.small(20) })?;
+    state.change(&tx, &Change::Remove { table: 1, key: random.below_small(20) })?;
     let id = tx.id().get();
     let committed = tx.commit()?.get();
     if committed != id {

@@ -2,9 +2,9 @@
 
 use super::audit::{is_block_zero, is_slot, is_sync};
 use super::examine::{examine, examine_rotten};
-use super::random::Random;
 use super::state::State;
 use super::timeline::{Disturbance, Moment, Session, Timeline};
+use crate::random::Random;
 use cowslip::sim::{CrashPlan, LengthSurvival, OperationKind, SimDisk, Survivors};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hasher};
@@ -143,7 +143,7 @@ impl Ledger {
                 self.known.insert(hash, known);
                 if let Err(text) = verdict {
                     self.violation(told(&text));
-                } else if kind != "double" && random.below(DOUBLE_ONE_IN) == 0 {
+                } else if kind != "double" && random.below_wide(DOUBLE_ONE_IN) == 0 {
                     examined.follow.label = told("again inside the recovery");
                     self.explore(&examined.follow, DOUBLE_IMAGES, Some("double"), random.next());
                 }
@@ -167,7 +167,7 @@ impl Ledger {
             for (end, closed) in [Some((acked, false)), closed.map(|closed| (closed, true))].into_iter().flatten() {
                 // Everything up to the end survived, and nothing after it.
                 let disk = timeline.disk.crash_image(&CrashPlan::everything(end - 1));
-                disk.flip_bit(offset + 40 + random.below(100), 2).expect("a slot has that byte");
+                disk.flip_bit(offset + 40 + random.below_wide(100), 2).expect("a slot has that byte");
                 if self.known.contains_key(&hash_of(&disk)) {
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! The workloads: scripts that each provoke one part of the protocol, and random ones.
 
-use super::random::Random;
 use super::state::Change;
+use crate::random::Random;
 use cowslip::{Builder, Clock};
 
 /// One step of a workload.
@@ -98,8 +98,8 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn put(random: &mut Random, tables: u32, keys: u32, len_max: u64) -> Change {
-    let len = usize::try_from(random.below(len_max + 1)).expect("values are small");
-    Change::Put { table: random.small(tables), key: random.small(keys), len, fill: random.next() }
+    let len = usize::try_from(random.below_wide(len_max + 1)).expect("values are small");
+    Change::Put { table: random.below_small(tables), key: random.below_small(keys), len, fill: random.next() }
 }
 
 fn puts(random: &mut Random, count: usize, tables: u32, keys: u32, len_max: u64) -> Vec<Change> {
@@ -125,7 +125,7 @@ fn small(random: &mut Random) -> Vec<Step> {
     let mut steps = Vec::new();
     for commit in 0..14 {
         let mut changes = puts(random, 1 + commit % 3, 2, 40, 120);
-        changes.push(Change::Remove { table: 0, key: random.small(40) });
+        changes.push(Change::Remove { table: 0, key: random.below_small(40) });
         steps.push(Step::Commit(changes));
         match commit {
             6 => steps.push(Step::Close),
@@ -142,9 +142,9 @@ fn tables(random: &mut Random) -> Vec<Step> {
     for commit in 0..10_u32 {
         let mut changes = puts(random, 6, 5, 30, 200);
         match commit % 3 {
-            0 => changes.push(Change::Rename { table: random.small(5), to: 5 + random.small(3) }),
-            1 => changes.push(Change::Delete { table: random.small(8) }),
-            _ => changes.insert(0, Change::Delete { table: random.small(5) }),
+            0 => changes.push(Change::Rename { table: random.below_small(5), to: 5 + random.below_small(3) }),
+            1 => changes.push(Change::Delete { table: random.below_small(8) }),
+            _ => changes.insert(0, Change::Delete { table: random.below_small(5) }),
         }
         steps.push(Step::Commit(changes));
         if commit == 5 {
@@ -161,10 +161,12 @@ fn large(random: &mut Random) -> Vec<Step> {
     let mut steps = Vec::new();
     for commit in 0..8_usize {
         let len = lens[commit % lens.len()];
-        let mut changes =
-            vec![Change::Put { table: 0, key: random.small(4), len, fill: random.next() }, put(random, 1, 6, 2_000)];
+        let mut changes = vec![
+            Change::Put { table: 0, key: random.below_small(4), len, fill: random.next() },
+            put(random, 1, 6, 2_000),
+        ];
         if commit % 3 == 2 {
-            changes.push(Change::Remove { table: 0, key: random.small(4) });
+            changes.push(Change::Remove { table: 0, key: random.below_small(4) });
         }
         steps.push(Step::Commit(changes));
         if commit == 4 {
@@ -264,28 +266,28 @@ fn ordinary(random: &mut Random) -> Vec<Step> {
 }
 
 fn random(random: &mut Random) -> Vec<Step> {
-    let (tables, keys) = (1 + random.small(4), 10 + random.small(150));
-    let len_max = [40, 200, 900, 6_000][random.index(4)];
-    let most = 1 + random.index(25);
+    let (tables, keys) = (1 + random.below_small(4), 10 + random.below_small(150));
+    let len_max = [40, 200, 900, 6_000][random.below(4)];
+    let most = 1 + random.below(25);
     let mut steps = Vec::new();
-    for _ in 0..8 + random.index(8) {
+    for _ in 0..8 + random.below(8) {
         let mut changes = Vec::new();
-        for _ in 0..=random.index(most) {
-            changes.push(match random.below(20) {
-                0 => Change::Delete { table: random.small(tables) },
-                1 => Change::Rename { table: random.small(tables), to: random.small(tables + 2) },
-                2 => Change::Thin { table: random.small(tables), multiple: 1 + random.index(4) },
-                3..=6 => Change::Remove { table: random.small(tables), key: random.small(keys) },
+        for _ in 0..=random.below(most) {
+            changes.push(match random.below_wide(20) {
+                0 => Change::Delete { table: random.below_small(tables) },
+                1 => Change::Rename { table: random.below_small(tables), to: random.below_small(tables + 2) },
+                2 => Change::Thin { table: random.below_small(tables), multiple: 1 + random.below(4) },
+                3..=6 => Change::Remove { table: random.below_small(tables), key: random.below_small(keys) },
                 _ => put(random, tables, keys, len_max),
             });
         }
-        steps.push(match random.below(16) {
+        steps.push(match random.below_wide(16) {
             0 => Step::Close,
             1 => Step::Kill,
             2 | 3 => Step::Pin,
             4 => Step::Unpin,
             5 | 6 => Step::Abort(changes),
-            7 if random.below(3) == 0 => Step::Decay,
+            7 if random.below_wide(3) == 0 => Step::Decay,
             _ => Step::Commit(changes),
         });
     }

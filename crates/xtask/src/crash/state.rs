@@ -1,6 +1,6 @@
 //! The whole logical state of a database, as the harness keeps it and as it is read back.
 
-use super::random::Random;
+use crate::random::Random;
 use cowslip::{Database, Error, ReadTransaction, TableDefinition, TableHandle, WriteTransaction};
 use std::collections::BTreeMap;
 use std::sync::Arc;

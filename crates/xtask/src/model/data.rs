@@ -2,7 +2,7 @@
 //!
 //! Invariant: keys sort by the derived order of their Rust types, never by anything that the store encodes.
 
-use super::random::Random;
+use crate::random::Random;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

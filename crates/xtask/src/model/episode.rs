@@ -6,9 +6,9 @@ use super::counts::Counts;
 use super::data::{Shape, State};
 use super::disk::Disk;
 use super::halt::{Halt, ensure};
-use super::random::Random;
 use super::readers::{Held, verify};
 use super::transaction::unexpected;
+use crate::random::Random;
 use cowslip::sim::CrashPlan;
 use cowslip::{Builder, CloseError, Database, TransactionError, WriteTransaction};
 
@@ -51,7 +51,7 @@ fn geometry(random: &mut Random, tiny: bool) -> (Builder, Option<usize>) {
 impl<'c> Episode<'c> {
     /// Creates the database of an episode.
     pub(super) fn begin(seed: u64, episode: u64, counts: &'c mut Counts, ops_max: u64) -> Result<Self, Halt> {
-        let mut random = Random::of_episode(seed, episode);
+        let mut random = Random::at(seed, episode);
         let tiny = episode.is_multiple_of(2);
         let (builder, value_bytes_over) = geometry(&mut random, tiny);
         let disk = if random.chance(150) { Disk::memory() } else { Disk::simulated() };

@@ -8,7 +8,6 @@ mod disk;
 mod episode;
 mod faults;
 mod halt;
-pub(crate) mod random;
 mod readers;
 mod rows;
 mod transaction;

@@ -1,16 +1,16 @@
-//! The source of chance of one episode.
+//! The source of chance of every harness.
 //!
-//! Invariant: the sequence depends on seed and episode alone, so a failing episode can be run again by itself.
+//! Invariant: a sequence depends on its seed and its place alone, so a failing place can be run again by itself.
 
 /// SplitMix64: a counter with a fixed step, mixed.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The sequence of one episode of one seed.
-    pub(crate) fn of_episode(seed: u64, episode: u64) -> Self {
+    /// The sequence of one place, an episode for instance, of one seed.
+    pub(crate) fn at(seed: u64, place: u64) -> Self {
         let mut seeded = Self(seed);
-        Self(seeded.next() ^ episode.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+        Self(seeded.next() ^ place.wrapping_mul(0xD6E8_FEB8_6659_FD93))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
@@ -24,6 +24,27 @@ impl Random {
     /// A number below `limit`, which is not zero.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).expect("a remainder is below its divisor")
+    }
+
+    /// The same for a limit that no index has.
+    pub(crate) fn below_wide(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// The same for a small limit.
+    pub(crate) fn below_small(&mut self, limit: u32) -> u32 {
+        u32::try_from(self.below_wide(u64::from(limit))).expect("the limit fits")
+    }
+
+    /// `count` of the elements, in random order.
+    pub(crate) fn sample<T>(&mut self, mut elements: Vec<T>, count: usize) -> Vec<T> {
+        let count = count.min(elements.len());
+        for place in 0..count {
+            let other = place + self.below(elements.len() - place);
+            elements.swap(place, other);
+        }
+        elements.truncate(count);
+        elements
     }
 
     /// A number from `least` to `most`, both included.
