@@ -8,7 +8,8 @@ use crate::base::sync::atomic::{AtomicU64, Ordering, fence};
 use std::cell::Cell;
 use std::sync::atomic::AtomicUsize;
 
-const SLOTS: usize = 128;
+/// Loom checks every order of events, so there it has to be few.
+const SLOTS: usize = if cfg!(loom) { 2 } else { 128 };
 
 /// A slot on a cache line of its own, so that entering writes nothing that another thread reads often.
 #[derive(Debug, Default)]
@@ -36,16 +37,18 @@ impl Epochs {
 
     /// Enters: what is linked from here on is not reused before the guard is dropped.
     pub(crate) fn enter(&self) -> Epoch<'_> {
-        let hint = HINT.with(Cell::get);
+        // Loom needs every run to begin alike.
+        let hint = if cfg!(loom) { 0 } else { HINT.with(Cell::get) };
         loop {
             for offset in 0..SLOTS {
                 let slot = &self.slots[(hint + offset) % SLOTS].0;
-                // The exchange is in the single order of all sequentially consistent operations, as is the scan in
-                // `oldest`: a scan that misses it precedes it, and so does the unlinking before that scan.
                 let now = self.now.load(Ordering::SeqCst);
                 if slot.load(Ordering::Relaxed) == 0
                     && slot.compare_exchange(0, now, Ordering::SeqCst, Ordering::Relaxed).is_ok()
                 {
+                    // Pairs with the fence of `oldest`: a scan that misses this entry has its fence before this one, so
+                    // what was unlinked before the scan is seen as unlinked from here on.
+                    fence(Ordering::SeqCst);
                     return Epoch { epochs: self, slot };
                 }
             }
@@ -86,7 +89,39 @@ impl Drop for Epoch<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::base::sync::Arc;
+    use crate::base::sync::atomic::{AtomicBool, AtomicU32};
+
+    /// A frame is unlinked and refilled once nobody who saw the link can be inside; a reader looks at it meanwhile.
+    #[test]
+    fn loom_nothing_is_reused_under_a_reader() {
+        loom::model(|| {
+            let epochs = Arc::new(Epochs::new());
+            let link = Arc::new(AtomicU32::new(1));
+            let refilled = Arc::new(AtomicBool::new(false));
+            let reader = {
+                let (epochs, link, refilled) = (Arc::clone(&epochs), Arc::clone(&link), Arc::clone(&refilled));
+                loom::thread::spawn(move || {
+                    let _epoch = epochs.enter();
+                    if link.load(Ordering::Acquire) == 1 {
+                        assert!(!refilled.load(Ordering::Relaxed), "the frame changed under a reader");
+                    }
+                })
+            };
+            link.store(0, Ordering::Release);
+            let tag = epochs.advance();
+            if epochs.oldest() >= tag {
+                refilled.store(true, Ordering::Relaxed);
+            }
+            assert!(reader.join().is_ok());
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
