@@ -1,7 +1,7 @@
-//! Fuzz target: operations against a model.
+//! Fuzz target: operations and faults against a model.
 
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    cowslip_fuzz::operations::run(data);
+    let _outcome = cowslip_fuzz::operations::run(data);
 });

@@ -5,10 +5,11 @@
 //!
 //! The first byte of the input chooses the file and how it is opened; after it, every four bytes damage something.
 
-use super::sample::{NUMBERS, Sample, Sealed, UNIT_BYTES, open, read_all, samples};
+use super::probe::change;
+use super::sample::{Sealed, UNIT_BYTES, open, read_all, samples};
+use super::seal;
 use cowslip::sim::SimDisk;
 use cowslip::{Database, Error};
-use xxhash_rust::xxh3::xxh3_128;
 
 /// Make the checksums fit the damage.
 pub const RESEAL: u8 = 1;
@@ -18,7 +19,6 @@ pub const NOT_CLOSED: u8 = 2;
 pub const READ_ONLY: u8 = 4;
 
 const DAMAGES_MAX: usize = 64;
-const BLOCK_BYTES: usize = 4096;
 
 /// How far an input came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub fn run(data: &[u8]) -> Outcome {
     }
     let resealed = flags & RESEAL != 0;
     if resealed {
-        reseal(&mut bytes, sample);
+        seal::everything(&mut bytes, &sample.sealed);
     }
     let read_only = flags & READ_ONLY != 0;
     let disk = SimDisk::from_bytes(&bytes);
@@ -69,19 +69,6 @@ fn judge(database: &Database) -> Outcome {
         Ok(state) if samples().states.contains(&state) => Outcome::Committed,
         Ok(_) => Outcome::Forged,
     }
-}
-
-/// Changes rows all over a table, so that most of its nodes are copied, split or merged.
-fn change(database: &Database) -> Result<(), Error> {
-    database.repair_header()?;
-    database.update(|tx| {
-        let mut numbers = tx.open_table(NUMBERS)?;
-        for number in 0..60 {
-            numbers.insert(number * 997, &[3; 60][..])?;
-            numbers.remove(number * 1000)?;
-        }
-        Ok(())
-    })
 }
 
 /// Damages one place. The highest bit of the first byte aims at something that a checksum covers.
@@ -113,40 +100,5 @@ fn apply(bytes: &mut Vec<u8>, sealed: &[Sealed], [kind, a, b, value]: [u8; 4]) {
         6 if value == 0 => bytes.truncate(unit),
         6 => bytes[offset] = bytes[offset].wrapping_add(value),
         _ => bytes.extend_from_slice(&[value; UNIT_BYTES]),
-    }
-}
-
-/// Computes every checksum anew, children before parents, then those of slots and header.
-fn reseal(bytes: &mut [u8], sample: &Sample) {
-    // A parent changes when a child's checksum does; a tree of the sample has far fewer levels than this.
-    for _ in 0..16 {
-        let mut changed = false;
-        for Sealed { start, len, stored_at } in &sample.sealed {
-            let Some(covered) = bytes.get(*start..start + len) else { continue };
-            let narrow = xxhash_rust::xxh3::xxh3_64(covered).to_le_bytes();
-            let wide = xxh3_128(covered).to_le_bytes();
-            for (at, width) in stored_at {
-                let sum = if *width == 8 { &narrow[..] } else { &wide[..] };
-                if let Some(stored) = bytes.get_mut(*at..at + width)
-                    && stored != sum
-                {
-                    stored.copy_from_slice(sum);
-                    changed = true;
-                }
-            }
-        }
-        if !changed {
-            break;
-        }
-    }
-    for slot in bytes.chunks_exact_mut(BLOCK_BYTES).take(3).skip(1) {
-        if slot.iter().any(|byte| *byte != 0) {
-            let sum = xxh3_128(&slot[..BLOCK_BYTES - 32]).to_le_bytes();
-            slot[BLOCK_BYTES - 32..BLOCK_BYTES - 16].copy_from_slice(&sum);
-        }
-    }
-    if bytes.len() >= BLOCK_BYTES {
-        let sum = xxh3_128(&[&bytes[..12], &bytes[16..144]].concat()).to_le_bytes();
-        bytes[144..160].copy_from_slice(&sum);
     }
 }

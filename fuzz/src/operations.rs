@@ -1,10 +1,13 @@
 //! Target `operations`: whatever the operations are, the store answers as an ordered map does.
 //!
-//! The input is read as a sequence of operations with their arguments; it ends where the bytes do.
+//! The input is read as a sequence of operations with their arguments; it ends where the bytes do. A transaction may run
+//! on a disk that fails once, is full, or loses power; after that the last acknowledged commit is there, or the one that
+//! was in doubt.
 
 use super::sample::{BYTES, builder};
+use super::trouble::{self, Trouble};
 use cowslip::sim::SimDisk;
-use cowslip::{Database, Error, ReadTransaction, Table, WriteTransaction};
+use cowslip::{CommitError, Database, Error, ReadTransaction, StorageError, Table, TransactionError, WriteTransaction};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -40,13 +43,30 @@ impl Input<'_> {
     }
 }
 
+/// What happened to one input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Commits that were acknowledged.
+    pub commits: u32,
+    /// Transactions that a fault ended before anything was committed.
+    pub failed: u32,
+    /// Commits in doubt that were found after reopening.
+    pub doubtful_kept: u32,
+    /// Commits in doubt that were not found.
+    pub doubtful_lost: u32,
+    /// Power cuts inside a transaction or commit.
+    pub power_cuts: u32,
+    /// How often the database was opened again.
+    pub reopened: u32,
+}
+
 /// Runs one input.
 ///
 /// # Panics
 /// Where the store answers otherwise than the model, or fails although nothing is wrong with its storage.
-pub fn run(data: &[u8]) {
+pub fn run(data: &[u8]) -> Outcome {
     let input = Input(&data[..data.len().min(INPUT_BYTES_MAX)]);
-    Session::new().and_then(|session| session.run(input)).expect("a healthy storage never fails");
+    Session::new().and_then(|session| session.run(input)).expect("a healthy storage never fails")
 }
 
 /// A database and the models of its newest commit.
@@ -54,6 +74,7 @@ struct Session {
     disk: SimDisk,
     database: Option<Database>,
     committed: Rows,
+    outcome: Outcome,
 }
 
 impl Session {
@@ -61,25 +82,30 @@ impl Session {
         let disk = SimDisk::new();
         disk.keep_history(false);
         let database = Some(builder().create_with_storage(disk.clone())?);
-        Ok(Self { disk, database, committed: Rows::new() })
+        Ok(Self { disk, database, committed: Rows::new(), outcome: Outcome::default() })
     }
 
     fn database(&self) -> &Database {
         self.database.as_ref().expect("open between transactions")
     }
 
-    fn run(mut self, mut input: Input<'_>) -> Result<(), Error> {
+    fn run(mut self, mut input: Input<'_>) -> Result<Outcome, Error> {
         while let Some(how) = input.byte() {
+            let trouble = Trouble::new(how, || input.byte());
+            if trouble.needs_cold_cache() {
+                self.reopen(true)?;
+            }
             let snapshot = self.database().begin_read()?;
             let before = self.committed.clone();
-            let transaction = self.database().begin_write()?;
-            let mut rows = before.clone();
-            change(&transaction, &mut rows, &mut input)?;
-            if how & 1 == 0 {
-                transaction.commit()?;
-                self.committed = rows;
-            } else {
-                transaction.abort()?;
+            let doubtful = self.transact(how & 1 == 0, trouble, &mut input)?;
+            if trouble.is_planned() {
+                let readable = (!trouble.cuts_power()).then_some((&snapshot, &before));
+                if let Some((snapshot, before)) = readable {
+                    compare_all(snapshot, before)?;
+                }
+                drop(snapshot);
+                self.recover(how, trouble, doubtful)?;
+                continue;
             }
             compare_all(&snapshot, &before)?;
             drop(snapshot);
@@ -96,6 +122,94 @@ impl Session {
         self.reopen(true)?;
         compare_all(&self.database().begin_read()?, &self.committed)?;
         self.database().check_integrity()?;
+        Ok(self.outcome)
+    }
+
+    /// Runs one transaction; answers the rows of a commit that may or may not have been kept.
+    fn transact(&mut self, commits: bool, trouble: Trouble, input: &mut Input<'_>) -> Result<Option<Rows>, Error> {
+        let transaction = self.database().begin_write()?;
+        let mut rows = self.committed.clone();
+        trouble.arm(&self.disk, true);
+        let changed = change(&transaction, &mut rows, input);
+        trouble.arm(&self.disk, false);
+        let ended = match changed {
+            Ok(()) if commits => transaction.commit().map(|_| true).map_err(Error::from),
+            Ok(()) => transaction.abort().map(|()| false).map_err(Error::from),
+            Err(error) => {
+                drop(transaction);
+                Err(error)
+            }
+        };
+        self.disk.clear_faults();
+        self.disk.set_capacity_bytes(u64::MAX);
+        match ended {
+            Ok(true) => {
+                self.committed = rows;
+                self.outcome.commits += 1;
+                Ok(None)
+            }
+            Ok(false) => Ok(None),
+            Err(error) if !trouble.is_planned() => Err(error),
+            Err(Error::Commit(CommitError::InDoubt(_))) => Ok(Some(rows)),
+            Err(Error::Commit(CommitError::Aborted(_) | CommitError::Poisoned)) => {
+                self.outcome.failed += 1;
+                Ok(None)
+            }
+            Err(error) if trouble::is_excused(&error) => {
+                self.outcome.failed += 1;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Goes on after a fault: reopens where the database writes no more, and finds the last commit or the doubtful one.
+    fn recover(&mut self, how: u8, trouble: Trouble, doubtful: Option<Rows>) -> Result<(), Error> {
+        if trouble.cuts_power() {
+            self.outcome.power_cuts += 1;
+            let found = trouble.found(&self.disk);
+            drop(self.database.take());
+            self.disk = found;
+            self.open()?;
+        } else if let Err(error) = self.database().begin_write() {
+            if !matches!(error, TransactionError::Storage(StorageError::Poisoned)) {
+                return Err(error.into());
+            }
+            match how / 2 % 4 {
+                0 => self.reopen(true)?,
+                1 => self.reopen(false)?,
+                2 => {
+                    drop(self.database.take());
+                    self.open()?;
+                }
+                _ => {
+                    let found = trouble.found(&self.disk);
+                    drop(self.database.take());
+                    self.disk = found;
+                    self.open()?;
+                }
+            }
+        } else {
+            assert!(doubtful.is_none(), "a database goes on writing after a commit in doubt");
+        }
+        if let Some(rows) = doubtful {
+            if read(&self.database().begin_read()?)? == rows {
+                self.committed = rows;
+                self.outcome.doubtful_kept += 1;
+            } else {
+                self.outcome.doubtful_lost += 1;
+            }
+        }
+        compare_all(&self.database().begin_read()?, &self.committed)?;
+        self.database().check_integrity()?;
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), Error> {
+        self.outcome.reopened += 1;
+        // Without a cache every read goes to the disk; with a small one, pages come and go.
+        let cache_bytes = [1 << 20, 0, 16 << 10][self.outcome.reopened as usize % 3];
+        self.database = Some(builder().cache_bytes_max(cache_bytes).open_with_storage(self.disk.clone())?);
         Ok(())
     }
 
@@ -109,8 +223,7 @@ impl Session {
             // The dead process cannot write any more; what its handle does on the way out is no concern of the next.
             drop(database);
         }
-        self.database = Some(builder().open_with_storage(self.disk.clone())?);
-        Ok(())
+        self.open()
     }
 }
 
@@ -203,4 +316,11 @@ fn compare_all(snapshot: &ReadTransaction, rows: &Rows) -> Result<(), Error> {
         assert_eq!((key.value(), value.value()), (&expected_key[..], &expected_value[..]), "row of a snapshot");
     }
     Ok(())
+}
+
+/// Every row of a snapshot.
+fn read(snapshot: &ReadTransaction) -> Result<Rows, Error> {
+    let table = snapshot.open_table_or_empty(BYTES)?;
+    let rows = table.iter()?.map(|row| row.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())));
+    Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -18,6 +18,10 @@ pub const BYTES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("bytes");
 /// Table whose keys are integers.
 pub const NUMBERS: TableDefinition<u64, &[u8]> = TableDefinition::new("numbers");
 
+/// Table whose leaves are uniform: all keys and all values have one length.
+pub const PAIRS: TableDefinition<u64, &[u8]> = TableDefinition::new("pairs");
+const PAIRS_COUNT: u64 = 150;
+
 /// Rows of every table, keys of integers in big-endian order.
 pub type State = BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
 
@@ -73,10 +77,17 @@ pub fn builder() -> Builder {
 /// The sample, made once.
 pub fn samples() -> &'static Samples {
     static SAMPLES: OnceLock<Samples> = OnceLock::new();
-    SAMPLES.get_or_init(|| build().expect("an undamaged database can be written and read"))
+    SAMPLES.get_or_init(|| build(0).expect("an undamaged database can be written and read"))
 }
 
-fn build() -> Result<Samples, Error> {
+/// The sample with one more table, whose leaves are uniform. Inputs of the `image` target name places by their order
+/// in the smaller one.
+pub fn uniform_samples() -> &'static Samples {
+    static SAMPLES: OnceLock<Samples> = OnceLock::new();
+    SAMPLES.get_or_init(|| build(PAIRS_COUNT).expect("an undamaged database can be written and read"))
+}
+
+fn build(pairs_count: u64) -> Result<Samples, Error> {
     let disk = SimDisk::new();
     let database = builder().create_with_storage(disk.clone())?;
     let mut states = vec![State::new()];
@@ -93,6 +104,12 @@ fn build() -> Result<Samples, Error> {
                 numbers.insert(id * 1000, &filler[..len])?;
                 if number % 5 == 0 {
                     numbers.remove(id * 200)?;
+                }
+            }
+            if pairs_count > 0 {
+                let mut pairs = tx.open_table(PAIRS)?;
+                for number in 0..pairs_count {
+                    pairs.insert(number * 997, &(number * round as u64).to_le_bytes()[..])?;
                 }
             }
             Ok::<_, Error>(())

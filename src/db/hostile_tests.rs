@@ -6,7 +6,7 @@
 use super::builder::Builder;
 use super::database::Database;
 use crate::base::checksum;
-use crate::base::ids::{Digest, PageId, TreeRoot};
+use crate::base::ids::{Digest, PageId, TransactionId, TreeRoot};
 use crate::btree::inspect::inspect;
 use crate::btree::leaf::{self, ValueCell};
 use crate::btree::{branch, node};
@@ -455,6 +455,21 @@ fn pitfall_51_a_slot_that_reaches_past_the_file_is_truncation() {
     image.set_slot(slot);
     let error = image.open().unwrap_err();
     assert!(error.is_corruption() && error.to_string().contains("truncated"), "{error}");
+}
+
+#[test]
+fn a_counter_at_its_end_aborts_the_commit_and_the_last_one_stays() {
+    for (generation, transaction) in [(u64::MAX, 9), (9, u64::MAX)] {
+        let mut image = Image::sample();
+        let slot = Slot { generation, transaction: TransactionId::new(transaction), ..image.slot };
+        image.set_slot(slot);
+        let db = image.open().unwrap();
+        let error = db.update(|tx| Ok::<_, Error>(tx.delete_table(ROWS)?)).unwrap_err();
+        assert!(error.is_corruption() && error.to_string().contains("overflows"), "{error}");
+        db.check_integrity().unwrap();
+        db.close().unwrap();
+        read_all(&image.open().unwrap()).unwrap();
+    }
 }
 
 #[test]

@@ -101,13 +101,15 @@ fn freeze(
         let units = u32::try_from(core.store.layout().units_for_bytes(old.len_bytes)).unwrap_or(u32::MAX);
         writer.free(Run::new(old.page, units), durable.slot.transaction)?;
     }
+    let generation = durable.slot.generation.checked_add(1);
+    let generation = generation.ok_or_else(|| StorageError::corrupted("the counter of generations overflows"))?;
     let run = allocate_table(core, writer)?;
     let mut space = core.space.lock();
     let frozen = space.freeze();
     let region_table =
         Blob { page: run.page, len_bytes: frozen.table.len() as u64, digest: checksum::digest(&frozen.table) };
     let slot = Slot {
-        generation: durable.slot.generation + 1,
+        generation,
         transaction: writer.birth(),
         commit_time_micros: core.clock.now_micros().max(durable.slot.commit_time_micros.saturating_add(1)),
         session: core.session,

@@ -1,6 +1,7 @@
 //! Developer tasks: `cargo xtask TASK`.
 
 mod crash;
+mod fuzz;
 mod keys;
 mod model;
 mod random;
@@ -27,6 +28,8 @@ struct Arguments {
 enum Task {
     /// Cut the power at every operation of many histories and check what is found.
     Crash(crash::Options),
+    /// Run every fuzz target, and the canary that must fail.
+    Fuzz(fuzz::Options),
     /// Compare the byte order of keys with the order of their values, for every key type.
     Keys(keys::Options),
     /// Run random operations against a model of the store.
@@ -46,6 +49,7 @@ fn workspace_root() -> PathBuf {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Crash(options) => crash::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Keys(options) => keys::run(&options),
         Task::Model(options) => model::run(&options),
         Task::Sabotage(options) => sabotage::run(&options),
