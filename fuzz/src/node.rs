@@ -49,7 +49,8 @@ pub struct Outcome {
 #[must_use]
 pub fn nodes(sample: &Sample) -> Vec<&Sealed> {
     let slot = (usize::from(sample.bytes[12] & 1) + 1) * seal::BLOCK_BYTES;
-    let mut reached = vec![slot..slot + seal::BLOCK_BYTES];
+    let newest = slot..slot + seal::BLOCK_BYTES;
+    let mut reached = Vec::from([newest]);
     let mut rest: Vec<&Sealed> = sample.sealed.iter().collect();
     let mut nodes = Vec::new();
     loop {

@@ -104,8 +104,8 @@ fn search(database: &Database) -> Result<(), Error> {
 
 fn search_numbers(snapshot: &ReadTransaction) -> Result<(), Error> {
     let names: Vec<_> = snapshot.list_tables()?.map(|table| table.name().to_owned()).collect();
-    let numbered = [NUMBERS, PAIRS].into_iter().filter(|table| names.iter().any(|name| name == table.name()));
-    numbered.map(|table| search_table(snapshot, table)).collect()
+    let mut numbered = [NUMBERS, PAIRS].into_iter().filter(|table| names.iter().any(|name| name == table.name()));
+    numbered.try_for_each(|table| search_table(snapshot, table))
 }
 
 fn search_table(snapshot: &ReadTransaction, table: TableDefinition<u64, &[u8]>) -> Result<(), Error> {
@@ -138,7 +138,7 @@ fn search_bytes(snapshot: &ReadTransaction) -> Result<(), Error> {
         found = found.and(table.get(&key[..]).map(drop));
         let longer = [&key[..], b"\0"].concat();
         found =
-            found.and(table.range(&key[..]..&longer[..]).and_then(|range| range.map(|row| row.map(drop)).collect()));
+            found.and(table.range(&key[..]..&longer[..]).and_then(|mut range| range.try_for_each(|row| row.map(drop))));
         found = found.and(table.prefix(&key[..key.len() / 2]).map(drop));
     }
     Ok(found?)
