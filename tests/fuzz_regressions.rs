@@ -140,6 +140,13 @@ fn files_without_damage_stand_every_use() {
     }
 }
 
+#[test]
+fn a_reached_node_that_was_handed_out_again_is_damage_and_not_a_lost_dirty_node() {
+    // The bitmap clears units that the tree reaches, so one of its nodes is allocated for the copy of another.
+    let outcome = image::run(&[RESEAL, 0xbb, 0x00, 0xc2, 0x7c, 0xd0, 0xc0, 0x06, 0xc0]);
+    assert_eq!(outcome, Outcome::Unreadable);
+}
+
 /// Inputs that invert one bit of each of the covered byte runs of the sample, at several places.
 fn single_flips(flags: u8) -> impl Iterator<Item = [u8; 5]> {
     (0..=255).flat_map(move |run| [0, 5, 16, 40, 90].map(|place| [flags, 0xc0, run, place, 4]))

@@ -176,6 +176,11 @@ impl TreeMut {
         let (birth, mut copy) = (node::birth(&original), Box::<[u8]>::from(&*original));
         drop(original);
         let new = self.writer.allocate(self.writer.layout().node_units())?.page;
+        // A bitmap that records a reached page as free lets the allocator hand it out; freeing it here as written
+        // would take away the dirty node that it holds by now.
+        if new == page || self.dirty.contains_key(&page) {
+            return Err(StorageError::corrupted_page(page, "the page is reached, but recorded as free"));
+        }
         self.free_node(page, birth)?;
         node::set_birth(&mut copy, self.writer.birth());
         self.count_dirty(copy.len(), 0);
