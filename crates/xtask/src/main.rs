@@ -1,5 +1,6 @@
 //! Developer tasks: `cargo xtask TASK`.
 
+mod corrupt;
 mod crash;
 mod fuzz;
 mod keys;
@@ -26,6 +27,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Damage small files in every place, and behind checksums made to fit, and check what is read.
+    Corrupt(corrupt::Options),
     /// Cut the power at every operation of many histories and check what is found.
     Crash(crash::Options),
     /// Run every fuzz target, and the canary that must fail.
@@ -48,6 +51,7 @@ fn workspace_root() -> PathBuf {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Corrupt(options) => corrupt::run(&options),
         Task::Crash(options) => crash::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Keys(options) => keys::run(&options),
