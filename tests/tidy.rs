@@ -5,6 +5,7 @@
 
 mod tidy {
     mod dead;
+    mod gate;
     mod headers;
     mod layers;
     mod lengths;

@@ -147,7 +147,9 @@ impl Database {
     /// # Errors
     /// A storage error that names what is damaged and where.
     pub fn check_integrity(&self) -> Result<IntegrityReport, TransactionError> {
-        self.core.check()
+        let report = self.core.check()?;
+        self.begin_read()?.check_types()?;
+        Ok(report)
     }
 
     /// Verifies what describes the tables: the newest slot, the region table, every bitmap and the catalog. Reads no page
@@ -156,7 +158,9 @@ impl Database {
     /// # Errors
     /// A storage error that names what is damaged and where.
     pub fn check_quick(&self) -> Result<QuickReport, TransactionError> {
-        self.core.check_quick()
+        let report = self.core.check_quick()?;
+        self.begin_read()?.check_types()?;
+        Ok(report)
     }
 
     /// Writes a damaged block 0 anew from the copy of its fields that the newest commit slot carries; does nothing

@@ -448,6 +448,35 @@ fn pitfall_48_a_page_that_two_parents_name_is_freed_once_and_then_an_error() {
     panic!("one of the two tables frees a page twice");
 }
 
+/// Replaces the bytes of the first table's type descriptors, their lengths kept, and seals the catalog.
+fn edit_types(image: &mut Image, edit: fn(&mut TableRecord)) {
+    let page = image.slot.data.page;
+    let mut bytes = image.node(page).to_vec();
+    let ValueCell::Inline(value) = leaf::row(&bytes, 0).value else { panic!("a short record is inline") };
+    let mut record = TableRecord::decode(value).unwrap();
+    edit(&mut record);
+    let (at, new) = (leaf::value_offset(&bytes, 0), record.encode());
+    bytes[at..at + new.len()].copy_from_slice(&new);
+    image.set_node(page, &bytes);
+    image.reseal();
+}
+
+#[test]
+fn a_stored_type_that_is_no_descriptor_is_found_by_both_checks_and_names_its_table() {
+    let sound = Image::sample();
+    let edits: [fn(&mut TableRecord); 2] = [|record| record.key_type[0] = 0xEE, |record| record.value_type[0] = 0x42];
+    for edit in edits {
+        let mut image = sound.clone();
+        edit_types(&mut image, edit);
+        let db = image.open().unwrap();
+        for error in [db.check_integrity().map(drop).unwrap_err(), db.check_quick().map(drop).unwrap_err()] {
+            assert!(error.is_corruption() && error.to_string().contains("table \"names\": the"), "{error}");
+        }
+        let error = db.begin_read().unwrap().open_untyped_table("names").unwrap_err();
+        assert!(error.is_corruption() && error.to_string().contains("table \"names\": the"), "{error}");
+    }
+}
+
 #[test]
 fn pitfall_51_a_slot_that_reaches_past_the_file_is_truncation() {
     let mut image = Image::sample();

@@ -10,3 +10,5 @@ pub(crate) mod database;
 mod hostile_tests;
 #[cfg(test)]
 mod rule_tests;
+#[cfg(test)]
+mod sparse_tests;

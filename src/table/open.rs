@@ -13,6 +13,7 @@ use crate::base::error::StorageError;
 use crate::base::ids::TreeRoot;
 use crate::base::sync::Arc;
 use crate::catalog::record::{TableKind, TableRecord};
+use crate::catalog::roots;
 use crate::txn::error::{TableError, TableTypeMismatch};
 use crate::txn::read::ReadTransaction;
 use crate::txn::write::WriteTransaction;
@@ -42,19 +43,22 @@ fn verify(name: &str, types: &Types, record: &TableRecord) -> Result<(), TableEr
     if (&types.key, &types.value) == (&record.key_type, &record.value_type) {
         return Ok(());
     }
-    let show = |key: &[u8], value: &[u8]| -> Result<String, TableError> {
-        let decode = |what, bytes| {
-            TypeDescriptor::decode(bytes)
-                .map_err(|error| StorageError::undecodable(format_args!("the {what} type"), error).in_table(name))
-        };
-        let (key, value) = (decode("key", key)?, decode("value", value)?);
-        Ok(format!("<{key}, {value}>"))
-    };
+    let show =
+        |key: &[u8], value: &[u8]| decode_types(name, key, value).map(|(key, value)| format!("<{key}, {value}>"));
     Err(TableError::TypeMismatch(Box::new(TableTypeMismatch {
         table: name.to_owned(),
         expected: show(&types.key, &types.value)?,
         found: show(&record.key_type, &record.value_type)?,
     })))
+}
+
+/// The stored types of a table; damage names the table.
+fn decode_types(name: &str, key: &[u8], value: &[u8]) -> Result<(TypeDescriptor, TypeDescriptor), StorageError> {
+    let decode = |what, bytes| {
+        TypeDescriptor::decode(bytes)
+            .map_err(|error| StorageError::undecodable(format_args!("the {what} type"), error).in_table(name))
+    };
+    Ok((decode("key", key)?, decode("value", value)?))
 }
 
 fn handles(tables: Vec<(String, TableRecord)>) -> impl Iterator<Item = UntypedTableHandle> {
@@ -105,9 +109,15 @@ impl ReadTransaction {
     /// [`TableError::DoesNotExist`], or what reading the catalog failed with.
     pub fn open_untyped_table(&self, name: &str) -> Result<UntypedTable, TableError> {
         let record = self.find(name)?.ok_or_else(|| TableError::DoesNotExist(name.into()))?;
-        let key_type = TypeDescriptor::decode(&record.key_type).map_err(StorageError::from)?;
-        let value_type = TypeDescriptor::decode(&record.value_type).map_err(StorageError::from)?;
+        let (key_type, value_type) = decode_types(name, &record.key_type, &record.value_type)?;
         Ok(UntypedTable::new(self.read_only(name, record.root), key_type, value_type))
+    }
+
+    /// Requires that every table says what its rows are: a type that cannot be decoded makes it unreadable without its
+    /// application.
+    pub(crate) fn check_types(&self) -> Result<(), StorageError> {
+        let tables = roots::list(self.pages().clone(), &self.pages().version().data)?;
+        tables.iter().try_for_each(|(name, record)| decode_types(name, &record.key_type, &record.value_type).map(drop))
     }
 
     /// Names of all tables of the snapshot, in the order of their bytes.

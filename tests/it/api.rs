@@ -73,7 +73,7 @@ fn ranges_meet_in_the_middle_from_both_ends() {
 }
 
 #[test]
-fn start_after_end_is_an_empty_range_for_readers_and_the_writer() {
+fn pitfall_20_start_after_end_is_an_empty_range_for_readers_and_the_writer() {
     let db = tiny().in_memory().unwrap();
     let mut model = Model::new();
     set(&db, &mut model, 0..200, 0, 20);

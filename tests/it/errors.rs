@@ -4,8 +4,8 @@
 
 use crate::fixture::{ROWS, SharedBytes, closed_tiny, tiny};
 use cowslip::{
-    CloseError, CommitError, Database, DatabaseError, DecodeError, Error, IoFailure, Key, Newtype, StorageError,
-    TableDefinition, TableError, TransactionError, Value,
+    CloseError, CommitError, Database, DatabaseError, DecodeError, Desc, Error, IoFailure, Key, Newtype, StorageError,
+    TableDefinition, TableError, TransactionError, TypeDescriptor, TypeName, Value,
 };
 use std::error::Error as StdError;
 use std::io;
@@ -67,6 +67,100 @@ fn a_row_that_does_not_decode_names_table_type_and_reason() {
     let table = db.begin_read().unwrap().open_table(EVENS).unwrap();
     let error = table.first().unwrap_err();
     assert_eq!(error.to_string(), "corrupted: table \"evens\": a stored key is no test.Even: 1 is odd");
+}
+
+/// Claims to be stored as a `u64` is, and is not.
+#[derive(Debug)]
+struct Liar;
+
+impl Value for Liar {
+    type SelfType<'a> = &'a [u8];
+    type AsBytes<'a> = &'a [u8];
+
+    fn fixed_width() -> Option<usize> {
+        None
+    }
+
+    fn try_from_bytes<'a>(data: &'a [u8]) -> Result<&'a [u8], DecodeError>
+    where
+        Self: 'a,
+    {
+        Ok(data)
+    }
+
+    fn as_bytes<'a, 'b: 'a>(value: &'a &'b [u8]) -> &'a [u8]
+    where
+        Self: 'b,
+    {
+        value
+    }
+
+    fn type_name() -> TypeName {
+        TypeName::new("test.Liar")
+    }
+
+    fn descriptor() -> TypeDescriptor {
+        u64::descriptor()
+    }
+}
+
+#[test]
+fn pitfall_29_stored_bytes_of_the_wrong_fixed_width_are_an_error_in_every_way_of_reading() {
+    let db = Database::in_memory().unwrap();
+    let lies = TableDefinition::<u64, Liar>::new("rows");
+    let truth = TableDefinition::<u64, u64>::new("rows");
+    for len in [0, 1, 7, 9, 16, 5000] {
+        db.update(|tx| Ok::<_, Error>(drop(tx.open_table(lies)?.insert(1, &vec![1; len][..])?))).unwrap();
+        let table = db.begin_read().unwrap().open_table(truth).unwrap();
+        let outcomes = [
+            table.get(1).map(drop),
+            table.first().map(drop),
+            table.iter().unwrap().next_back().unwrap().map(drop),
+            db.begin_write().unwrap().open_table(truth).unwrap().get(1).map(drop),
+        ];
+        for outcome in outcomes {
+            let error = outcome.unwrap_err();
+            assert!(error.is_corruption() && error.to_string().contains("table \"rows\""), "{len} bytes: {error}");
+        }
+    }
+}
+
+fn refuses_other_widths<T: Key + 'static>() {
+    let width = T::fixed_width().expect("a type of fixed width");
+    for len in (0..width + 3).chain([2 * width + 1, 300]).filter(|len| *len != width) {
+        let bytes = vec![0; len];
+        assert!(T::try_from_bytes(&bytes).is_err(), "{}: value of {len} bytes", T::descriptor());
+        assert!(T::decode_key(&bytes, &mut Vec::new()).is_err(), "{}: key of {len} bytes", T::descriptor());
+    }
+}
+
+#[test]
+fn pitfall_29_every_type_of_fixed_width_refuses_bytes_of_another() {
+    macro_rules! all {
+        ($($type:ty),* $(,)?) => {$(refuses_other_widths::<$type>();)*};
+    }
+    all![
+        (),
+        bool,
+        char,
+        u8,
+        u16,
+        u32,
+        u64,
+        u128,
+        i8,
+        i16,
+        i32,
+        i64,
+        i128,
+        f32,
+        f64,
+        [u8; 4],
+        &[u8; 4],
+        [u16; 3],
+        [u8; 0]
+    ];
+    all![(u8, u32), (u8, (i64, bool)), Desc<u64>, [Desc<f32>; 2], Even];
 }
 
 #[test]

@@ -16,9 +16,13 @@ mod files;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod frozen;
+#[cfg(test)]
 mod input;
 #[cfg(test)]
 mod lifetimes;
+#[cfg(test)]
+mod reuse;
 #[cfg(test)]
 mod sizes;
 #[cfg(test)]

@@ -139,7 +139,7 @@ fn keys_of_0_to_65536_bytes_survive_reopening_in_order() {
 }
 
 #[test]
-fn oversize_keys_and_values_are_typed_errors_that_change_nothing() {
+fn pitfall_26_oversize_keys_and_values_are_typed_errors_that_change_nothing() {
     let db = Builder::new().test_geometry(512, 512, 64).in_memory().unwrap();
     let tx = db.begin_write().unwrap();
     {

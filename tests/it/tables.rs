@@ -1,7 +1,10 @@
 //! Whole tables: names, listing, renaming, deleting, types.
 
 use crate::fixture::{ROWS, assert_sound, put, rows, tiny};
-use cowslip::{Database, Error, StorageError, TableDefinition, TableError, TableHandle};
+use cowslip::{
+    Database, DecodeError, Desc, Error, Newtype, StorageError, TableDefinition, TableError, TableHandle, TypeName,
+    Value,
+};
 
 const A: TableDefinition<u64, &str> = TableDefinition::new("a");
 const B: TableDefinition<u64, &str> = TableDefinition::new("b");
@@ -82,6 +85,95 @@ fn type_mismatch_names_expected_and_found_types_readably() {
     assert_eq!(tx.open_table(WRONG).unwrap_err().to_string(), expected, "in a table that is staged as well");
     assert!(matches!(tx.open_table(TableDefinition::<i64, &[u8]>::new("rows")), Err(TableError::TypeMismatch(_))));
     tx.commit().unwrap();
+}
+
+/// Types of an application that call themselves what a type of the store is called.
+macro_rules! namesake {
+    ($marker:ident, $newtype:ident, $type:ty, $name:literal) => {
+        #[derive(Debug)]
+        struct $marker;
+
+        impl Value for $marker {
+            type SelfType<'a> = $type;
+            type AsBytes<'a> = <$type as Value>::AsBytes<'a>;
+
+            fn fixed_width() -> Option<usize> {
+                <$type>::fixed_width()
+            }
+
+            fn try_from_bytes<'a>(data: &'a [u8]) -> Result<$type, DecodeError>
+            where
+                Self: 'a,
+            {
+                <$type>::try_from_bytes(data)
+            }
+
+            fn as_bytes<'a, 'b: 'a>(value: &'a $type) -> Self::AsBytes<'a>
+            where
+                Self: 'b,
+            {
+                <$type>::as_bytes(value)
+            }
+
+            fn type_name() -> TypeName {
+                TypeName::new($name)
+            }
+        }
+
+        #[derive(Debug)]
+        struct $newtype($type);
+
+        impl Newtype for $newtype {
+            type Stored = $type;
+            const NAME: &'static str = $name;
+
+            fn as_stored(&self) -> &$type {
+                &self.0
+            }
+
+            fn from_stored(stored: $type) -> Result<Self, DecodeError> {
+                Ok(Self(stored))
+            }
+        }
+    };
+}
+
+namesake!(FalseU64, NewU64, u64, "u64");
+namesake!(FalseStr, NewStr, String, "str");
+
+/// Requires that a table of `V` opens as no other of three types, which share a name.
+fn assert_apart<A: Value + 'static, B: Value + 'static, C: Value + 'static>() {
+    fn make<V: Value + 'static>() -> Database {
+        let db = tiny().in_memory().unwrap();
+        db.update(|tx| Ok::<_, Error>(drop(tx.open_table(TableDefinition::<u64, V>::new("t"))?))).unwrap();
+        db
+    }
+    fn opens<V: Value + 'static>(db: &Database) -> bool {
+        let table = TableDefinition::<u64, V>::new("t");
+        let read = db.begin_read().unwrap().open_table(table).map(drop);
+        let written = db.begin_write().unwrap().open_table(table).map(drop);
+        for outcome in [&read, &written] {
+            assert!(matches!(outcome, Ok(()) | Err(TableError::TypeMismatch(_))), "{outcome:?}");
+        }
+        assert_eq!(read.is_ok(), written.is_ok());
+        read.is_ok()
+    }
+    for (index, db) in [make::<A>(), make::<B>(), make::<C>()].into_iter().enumerate() {
+        let opened = [opens::<A>(&db), opens::<B>(&db), opens::<C>(&db)];
+        assert_eq!(opened, [index == 0, index == 1, index == 2], "{:?}", A::descriptor());
+    }
+}
+
+#[test]
+fn pitfall_14_types_of_one_name_never_alias_alone_or_inside_others() {
+    assert_apart::<u64, FalseU64, NewU64>();
+    assert_apart::<String, FalseStr, NewStr>();
+    assert_apart::<Vec<u64>, Vec<FalseU64>, Vec<NewU64>>();
+    assert_apart::<Option<String>, Option<FalseStr>, Option<NewStr>>();
+    assert_apart::<[u64; 3], [FalseU64; 3], [NewU64; 3]>();
+    assert_apart::<(u8, u64), (u8, FalseU64), (u8, NewU64)>();
+    assert_apart::<Desc<u64>, Desc<FalseU64>, Desc<NewU64>>();
+    assert_apart::<Vec<(u8, Option<String>)>, Vec<(u8, Option<FalseStr>)>, Vec<(u8, Option<NewStr>)>>();
 }
 
 #[test]

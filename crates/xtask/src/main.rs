@@ -3,6 +3,7 @@
 mod corrupt;
 mod crash;
 mod fuzz;
+mod freeze;
 mod keys;
 mod model;
 mod random;
@@ -33,6 +34,8 @@ enum Task {
     Crash(crash::Options),
     /// Run every fuzz target, and the canary that must fail.
     Fuzz(fuzz::Options),
+    /// Write the frozen file of the current format version.
+    Freeze(freeze::Options),
     /// Compare the byte order of keys with the order of their values, for every key type.
     Keys(keys::Options),
     /// Run random operations against a model of the store.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Corrupt(options) => corrupt::run(&options),
         Task::Crash(options) => crash::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Freeze(options) => freeze::run(&options),
         Task::Keys(options) => keys::run(&options),
         Task::Model(options) => model::run(&options),
         Task::Sabotage(options) => sabotage::run(&options),

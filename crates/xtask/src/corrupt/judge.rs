@@ -48,8 +48,8 @@ pub(super) struct Verdict {
 #[derive(Default)]
 struct Reading {
     state: State,
-    /// A page could not be read.
-    failed: bool,
+    /// Why a page could not be read.
+    failed: Option<String>,
     /// Bytes that could be read are no such keys or values as the application's types have.
     untyped: bool,
     contradictions: Vec<String>,
@@ -103,8 +103,8 @@ fn compare(
         let check = if sound { "and the check finds nothing" } else { "behind sound checksums" };
         wrong.push(format!("{contradiction}, {check}"));
     }
-    if sound && reading.failed {
-        wrong.push("the check finds nothing in a file that cannot be read".into());
+    if let Some(error) = reading.failed.as_ref().filter(|_| sound) {
+        wrong.push(format!("the check finds nothing in a file that cannot be read: {error}"));
     }
     let stepped_back = notes.iter().any(|note| matches!(note, OpenNote::ServedOlderSlot { .. }));
     // With one slot damaged nobody knows which commit was the last, so a step back may lead to the newest as well.
@@ -114,7 +114,7 @@ fn compare(
         (_, false) => vec![(&sample.newest, Outcome::Newest)],
     };
     if !how.resealed {
-        if reading.untyped && !reading.failed {
+        if reading.untyped && reading.failed.is_none() {
             wrong.push("rows that were committed cannot be read by their types".into());
         }
         // What could be read at all must be right.
@@ -124,7 +124,7 @@ fn compare(
             wrong.push(format!("rows of {names:?} are of no commit that may serve, step back: {stepped_back}"));
         }
     }
-    if reading.failed {
+    if reading.failed.is_some() {
         Outcome::Unreadable
     } else if let Some((_, outcome)) = candidates.iter().find(|(state, _)| **state == reading.state) {
         *outcome
@@ -143,14 +143,18 @@ fn read_all(database: &Database) -> Reading {
     let outcome = database.begin_read().map_err(Error::from).and_then(|snapshot| {
         let names: Vec<String> = snapshot.list_tables()?.map(|handle| handle.name().to_owned()).collect();
         for name in &names {
-            reading.failed |= read_table(&snapshot, name, &mut reading).is_err();
+            if let Err(error) = read_table(&snapshot, name, &mut reading) {
+                reading.failed = Some(error.to_string());
+            }
         }
         if !names.is_sorted_by(|one, next| one < next) {
             reading.contradictions.push("the names of tables are not in order".into());
         }
         Ok(())
     });
-    reading.failed |= outcome.is_err();
+    if let Err(error) = outcome {
+        reading.failed = Some(error.to_string());
+    }
     reading
 }
 

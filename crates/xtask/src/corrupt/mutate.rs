@@ -238,9 +238,10 @@ fn extent(bytes: &mut [u8], found: &Anatomy, random: &mut Random) {
         }
         2 => {
             // The length and the flag that goes with it, so that the length itself is believed.
-            let len = *random.pick(&[1, 500, 16_384, 16_385, 40_000, 200_000, 0x00FF_FFFF, 0x7FFF_FFFF, 0xFFFF_FFFF]);
+            let len =
+                *random.pick(&[1, 500, 8_192, 8_193, 20_000, 50_000, 200_000, 0x00FF_FFFF, 0x7FFF_FFFF, 0xFFFF_FFFF]);
             let page = word(bytes, at, 6);
-            set(bytes, at, 8, if len > 16_384 { page | 1 << 48 } else { page });
+            set(bytes, at, 8, if len > 8_192 { page | 1 << 48 } else { page });
             set(bytes, at + 8, 4, len);
         }
         _ => field(bytes, at, &[(0, 8), (8, 4), (12, 8)], random),
