@@ -77,12 +77,12 @@ fn fill(tx: &WriteTransaction) -> std::result::Result<(), Error> {
         floats.insert(key, value)?;
     }
     let mut keys = tx.open_table(TableDefinition::<&[u8], u16>::new("keys"))?;
-    for (len, number) in [(0, 1), (3, 2), (600, 3), (3_000, 4)] {
+    for (len, number) in [(0, 1), (3, 2), (600, 3), (65_536, 4)] {
         keys.insert(&vec![b'k'; len][..], number)?;
     }
     let mut large = tx.open_table(LARGE)?;
     for key in -60..60_i64 {
-        let len = if key == 5 { 9_000 } else { usize::try_from(2 * (key + 60)).unwrap_or(0) };
+        let len = if key == 5 { 70_000 } else { usize::try_from(2 * (key + 60)).unwrap_or(0) };
         large.insert(key, &vec![key.to_le_bytes()[0]; len][..])?;
     }
     let mut orders = tx.open_table(TableDefinition::<OrderId, (Option<u128>, u8)>::new("orders"))?;
