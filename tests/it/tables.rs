@@ -95,24 +95,24 @@ macro_rules! namesake {
 
         impl Value for $marker {
             type SelfType<'a> = $type;
-            type AsBytes<'a> = <$type as Value>::AsBytes<'a>;
+            type AsBytes<'a> = Vec<u8>;
 
             fn fixed_width() -> Option<usize> {
-                <$type>::fixed_width()
+                <$type as Value>::fixed_width()
             }
 
             fn try_from_bytes<'a>(data: &'a [u8]) -> Result<$type, DecodeError>
             where
                 Self: 'a,
             {
-                <$type>::try_from_bytes(data)
+                <$type as Value>::try_from_bytes(data)
             }
 
-            fn as_bytes<'a, 'b: 'a>(value: &'a $type) -> Self::AsBytes<'a>
+            fn as_bytes<'a, 'b: 'a>(value: &'a $type) -> Vec<u8>
             where
                 Self: 'b,
             {
-                <$type>::as_bytes(value)
+                <$type as Value>::as_bytes(value).as_ref().to_vec()
             }
 
             fn type_name() -> TypeName {
