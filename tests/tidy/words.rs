@@ -1,10 +1,10 @@
-//! Words that may not appear: `unsafe` outside its two files, promises of later work, paths of one machine.
+//! Words that may not appear: `unsafe` outside its files, promises of later work, paths of one machine.
 
 use super::source::{Source, is_word_byte, tree, words};
 use super::{assert_clean, assert_complains};
 
-/// The only files that may hold `unsafe` code.
-const UNSAFE_FILES: &[&str] = &["src/pages/frames.rs", "src/io/sys.rs"];
+/// The only files that may hold `unsafe` code: two of the library, and one that opens a peer for the benchmark.
+const UNSAFE_FILES: &[&str] = &["src/pages/frames.rs", "src/io/sys.rs", "crates/bench/src/engines/lmdb.rs"];
 
 /// Marks of unfinished work, split so that this file does not contain them.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
@@ -56,7 +56,7 @@ fn machine_paths(files: &[Source]) -> Vec<String> {
 }
 
 #[test]
-fn unsafe_code_stays_in_its_two_files() {
+fn unsafe_code_stays_in_its_files() {
     assert_clean(&unsafe_code(&tree()));
 }
 

@@ -1,179 +1,188 @@
-//! The comparison: interleaved rounds, the ratio of each round, and the table.
-//!
-//! Both stores run each workload right after one another, in an order drawn anew each time, so that whatever else the
-//! machine does falls on both; a ratio is taken within a round before the median over the rounds.
+//! The comparison: which rows run on which stores, and how large.
 
 use crate::Result;
-use crate::engine::{Digest, Engine};
-use crate::engines::cowslip::Cowslip;
-use crate::engines::redb::Redb;
-use crate::statistics::Quartiles;
-use crate::workload::{Round, Workload};
+use crate::engine::EngineKind;
+use crate::folders::Folders;
+use crate::measure::Bench;
+use crate::output;
+use crate::workload::{Amounts, Scale, Workload};
 use clap::Args;
-use fastrand::Rng;
+use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
 /// Options of the comparison.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Rows of the bulk load; the other workloads scale with it.
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..))]
-    pub(crate) rows: u32,
-    /// Rounds, each with fresh databases and fresh rows.
-    #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) rounds: u32,
+    /// How large everything is.
+    #[arg(long, value_enum, default_value_t = Scale::Small)]
+    pub(crate) scale: Scale,
+    /// Rows of the main data set instead of those of the scale; the amounts of all work follow.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..))]
+    pub(crate) rows_count: Option<u32>,
+    /// Rows of the table to measure, for example random-reads,batches; all unless given.
+    #[arg(long, value_name = "ROWS", value_delimiter = ',', value_parser = Workload::of_name)]
+    pub(crate) rows: Vec<Workload>,
+    /// Stores to measure, of cowslip, redb, lmdb and fjall; all unless given.
+    #[arg(long, value_name = "ENGINES", value_delimiter = ',', value_parser = EngineKind::of_name)]
+    pub(crate) engines: Vec<EngineKind>,
+    /// Rounds of work that is repeated on the same database.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: Option<u32>,
+    /// Rounds of work that needs a fresh database each time: loads and removals.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds_fresh: Option<u32>,
     /// Seed of the rows and of the order.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Cache of each store.
-    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(crate) cache_mib: u32,
-    /// Folder on the disk to measure; the databases go to a temporary folder in it. The system's temporary folder
-    /// unless given.
+    /// Cache of each store that has one of its own.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) cache_mib: Option<u32>,
+    /// Keep the loaded databases in this folder, and use those that an earlier run left there.
     #[arg(long, value_name = "FOLDER")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Folder for temporary databases; the system's temporary folder unless given.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "keep")]
     pub(crate) folder: Option<PathBuf>,
+    /// Also write the figures to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
-/// Number of stores; the first is the one that the ratio is about.
-const ENGINES: usize = 2;
-
-/// Operations per second of each store, one entry a round.
-type Rates = [Vec<f64>; ENGINES];
-
-/// Runs all rounds and prints the table.
-pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<()> {
-    let mut rng = Rng::with_seed(options.seed);
-    let mut rates: [Rates; Workload::ALL.len()] = Default::default();
-    let mut names = [""; ENGINES];
-    for _ in 0..options.rounds {
-        let folder = match &options.folder {
-            Some(parent) => tempfile::tempdir_in(parent)?,
-            None => tempfile::tempdir()?,
-        };
-        let round = Round::new(usize::try_from(options.rows)?, &mut rng);
-        let mut engines = open(folder.path(), usize::try_from(options.cache_mib)? << 20)?;
-        names = [engines[0].name(), engines[1].name()];
-        for (workload, rates) in Workload::ALL.into_iter().zip(&mut rates) {
-            for (index, rate) in measure(&round, workload, &mut engines, &mut rng)? {
-                rates[index].push(rate);
-            }
+impl Options {
+    fn amounts(&self) -> Result<Amounts> {
+        let mut amounts = Amounts::new(self.scale, self.rows_count.map(usize::try_from).transpose()?);
+        if let Some(rounds) = self.rounds {
+            amounts.rounds = usize::try_from(rounds)?;
         }
-        drop(engines);
-        folder.close()?;
-    }
-    print(options, names, &rates, out)
-}
-
-fn open(folder: &Path, cache_bytes: usize) -> Result<[Box<dyn Engine>; ENGINES]> {
-    Ok([Box::new(Cowslip::create(folder, cache_bytes)?), Box::new(Redb::create(folder, cache_bytes)?)])
-}
-
-/// Runs one workload on every store in a random order; returns the rates, and fails where the answers differ.
-fn measure(
-    round: &Round,
-    workload: Workload,
-    engines: &mut [Box<dyn Engine>; ENGINES],
-    rng: &mut Rng,
-) -> Result<Vec<(usize, f64)>> {
-    let mut order: Vec<usize> = (0..ENGINES).collect();
-    rng.shuffle(&mut order);
-    let mut rates = Vec::with_capacity(ENGINES);
-    let mut expected: Option<Digest> = None;
-    for index in order {
-        let engine = &mut *engines[index];
-        let started = Instant::now();
-        let digest = round.run(workload, engine)?;
-        rates.push((index, round.operations(workload) as f64 / started.elapsed().as_secs_f64()));
-        let wanted = round.rows_found(workload).map_or(digest.rows(), |rows| rows as u64);
-        if *expected.get_or_insert(digest) != digest || digest.rows() != wanted {
-            let (name, workload) = (engine.name(), workload.name());
-            return Err(format!("{name} answers {workload} wrongly: {digest:?}, expected {expected:?}").into());
+        if let Some(rounds) = self.rounds_fresh {
+            amounts.rounds_fresh = usize::try_from(rounds)?;
         }
+        if let Some(mib) = self.cache_mib {
+            amounts.cache_bytes = usize::try_from(mib)? << 20;
+        }
+        Ok(amounts)
     }
-    Ok(rates)
+
+    /// The chosen ones in the order of all, each once.
+    fn chosen<T: Copy + PartialEq, const N: usize>(chosen: &[T], all: [T; N]) -> Vec<T> {
+        all.into_iter().filter(|item| chosen.is_empty() || chosen.contains(item)).collect()
+    }
 }
 
-fn print(options: &Options, names: [&str; ENGINES], rates: &[Rates], out: &mut impl Write) -> Result<()> {
-    let [subject, peer] = names;
+/// Runs the rows one after the other and prints each as soon as it is measured; `log` gets the progress.
+pub(crate) fn run(options: &Options, out: &mut dyn Write, log: &mut dyn Write) -> Result<()> {
+    let amounts = options.amounts()?;
+    let engines = Options::chosen(&options.engines, EngineKind::ALL);
+    let mut json = options.json.as_ref().map(File::create).transpose()?;
+    let folders = match &options.keep {
+        Some(root) => Folders::kept(root)?,
+        None => Folders::temporary(options.folder.as_deref())?,
+    };
     writeln!(
         out,
-        "{} rows, {} rounds, seed {}; operations per second; ratio {subject} / {peer}: median (quartiles)",
-        options.rows, options.rounds, options.seed
+        "{} rows ({} with URL keys), {} rounds ({} of loads and removals), cache {} MiB, seed {}",
+        amounts.rows,
+        amounts.url_rows,
+        amounts.rounds,
+        amounts.rounds_fresh,
+        amounts.cache_bytes >> 20,
+        options.seed
     )?;
-    writeln!(out, "{:<22} {subject:>12} {peer:>12}  ratio", "")?;
-    for (workload, rates) in Workload::ALL.into_iter().zip(rates) {
-        let ratios: Vec<f64> = rates[0].iter().zip(&rates[1]).map(|(subject, peer)| subject / peer).collect();
-        let quartiles = |numbers: &[f64]| Quartiles::of(numbers).ok_or("no round was measured");
-        let (subject, peer, ratio) = (quartiles(&rates[0])?, quartiles(&rates[1])?, quartiles(&ratios)?);
-        writeln!(
-            out,
-            "{:<22} {:>12.0} {:>12.0}  {:.2} ({:.2} to {:.2})",
-            workload.name(),
-            subject.median,
-            peer.median,
-            ratio.median,
-            ratio.lower,
-            ratio.upper
-        )?;
+    let versions: Vec<String> =
+        engines.iter().map(|engine| format!("{} {}", engine.name(), engine.version())).collect();
+    writeln!(out, "{}\n", versions.join(", "))?;
+    output::print_head(&engines, out)?;
+    let mut bench = Bench::new(amounts, engines, folders, options.seed, log);
+    for workload in Options::chosen(&options.rows, Workload::ALL) {
+        let samples = bench.measure(&workload).map_err(|error| format!("{}: {error}", workload.name))?;
+        output::print_row(&workload, &samples, out)?;
+        out.flush()?;
+        if let Some(file) = &mut json {
+            output::write_json(&workload, options.scale, &samples, file)?;
+        }
     }
-    Ok(())
+    bench.close()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Key, Row};
+    use std::fs;
+    use std::io;
+    use std::path::Path;
 
-    /// A store that forgets everything.
-    struct Forgetful;
-
-    impl Engine for Forgetful {
-        fn name(&self) -> &'static str {
-            "forgetful"
-        }
-
-        fn insert(&mut self, _: &[Row]) -> Result<()> {
-            Ok(())
-        }
-
-        fn read(&self, _: &[Key]) -> Result<Digest> {
-            Ok(Digest::default())
-        }
-
-        fn scan(&self, _: &[Key], _: usize) -> Result<Digest> {
-            Ok(Digest::default())
-        }
-
-        fn remove(&mut self, _: &[Key]) -> Result<Digest> {
-            Ok(Digest::default())
+    fn options(parent: &Path) -> Options {
+        Options {
+            scale: Scale::Small,
+            rows_count: Some(500),
+            rows: Vec::new(),
+            engines: Vec::new(),
+            rounds: Some(2),
+            rounds_fresh: Some(2),
+            seed: 3,
+            cache_mib: Some(16),
+            keep: None,
+            folder: Some(parent.to_owned()),
+            json: None,
         }
     }
 
-    #[test]
-    fn a_small_comparison_prints_every_row_and_leaves_no_file() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = Some(parent.path().to_owned());
-        let options = Options { rows: 1000, rounds: 1, seed: 3, cache_mib: 16, folder };
+    fn printed(options: &Options) -> String {
         let mut out = Vec::new();
-        run(&options, &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        let names: Vec<&str> = text.lines().skip(2).map(|line| line[..22].trim()).collect();
-        assert_eq!(names, Workload::ALL.map(Workload::name), "{text}");
-        assert_eq!(parent.path().read_dir().unwrap().count(), 0);
+        run(options, &mut out, &mut io::sink()).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// First cells of the rows of a table.
+    fn names(table: &str) -> Vec<&str> {
+        table.lines().skip(5).map(|line| line.split('|').nth(1).unwrap().trim()).collect()
     }
 
     #[test]
-    fn a_store_that_answers_wrongly_is_not_measured() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut rng = Rng::with_seed(4);
-        let round = Round::new(200, &mut rng);
-        let mut engines = open(folder.path(), 1 << 20).unwrap();
-        engines[1] = Box::new(Forgetful);
-        measure(&round, Workload::BulkLoad, &mut engines, &mut rng).unwrap();
-        for workload in [Workload::RandomReads, Workload::RangeReads, Workload::Removals] {
-            measure(&round, workload, &mut engines, &mut rng).unwrap_err();
+    fn every_row_runs_on_every_engine_and_no_file_is_left() {
+        let parent = tempfile::tempdir().unwrap();
+        let json = tempfile::NamedTempFile::new().unwrap();
+        let options = Options { json: Some(json.path().to_owned()), ..options(parent.path()) };
+        let table = printed(&options);
+        assert_eq!(names(&table), Workload::ALL.map(|workload| workload.name), "{table}");
+        assert_eq!(parent.path().read_dir().unwrap().count(), 0);
+        let lines = fs::read_to_string(json.path()).unwrap();
+        assert_eq!(lines.lines().count(), Workload::ALL.len() * EngineKind::ALL.len());
+        for engine in EngineKind::ALL {
+            let field = format!("\"engine\":\"{}\"", engine.name());
+            assert_eq!(lines.matches(&field).count(), Workload::ALL.len());
         }
+    }
+
+    #[test]
+    fn kept_databases_serve_a_second_run_and_are_as_they_were_loaded() {
+        let parent = tempfile::tempdir().unwrap();
+        let rows = ["removals", "random-reads"].map(|name| Workload::of_name(name).unwrap()).to_vec();
+        let engines = vec![EngineKind::Lmdb, EngineKind::Cowslip];
+        let keep = Some(parent.path().to_owned());
+        let options = Options { rows, engines, keep, folder: None, ..options(parent.path()) };
+        let loaded = parent.path().join("random-500-3");
+        let table = printed(&options);
+        assert_eq!(names(&table), ["random reads", "removals"], "{table}");
+        assert!(loaded.join("cowslip").exists() && loaded.join("lmdb").exists() && !loaded.join("redb").exists());
+        let modified = |engine: &str| loaded.join(engine).metadata().unwrap().modified().unwrap();
+        let before = (modified("cowslip"), modified("lmdb"));
+        printed(&options);
+        assert_eq!((modified("cowslip"), modified("lmdb")), before);
+        assert!(!parent.path().join("work").exists());
+    }
+
+    #[test]
+    fn a_kept_database_with_other_rows_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let rows = vec![Workload::of_name("range reads").unwrap()];
+        let keep = Some(parent.path().to_owned());
+        let mut options = Options { rows, keep, folder: None, ..options(parent.path()) };
+        printed(&options);
+        fs::rename(parent.path().join("random-500-3"), parent.path().join("random-500-4")).unwrap();
+        options.seed = 4;
+        let error = run(&options, &mut io::sink(), &mut io::sink()).unwrap_err().to_string();
+        assert!(error.starts_with("range reads: "), "{error}");
     }
 }

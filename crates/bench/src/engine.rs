@@ -1,47 +1,89 @@
-//! What a store must offer to be measured.
+//! What a store must offer to be measured, and which stores there are.
 
 use crate::Result;
-use crate::data::{Key, Row};
+use crate::digest::Digest;
+use crate::engines::{cowslip::Cowslip, fjall::Fjall, lmdb::Lmdb, redb::Redb};
+use std::path::Path;
 
 /// A store with one open database. Each call is one transaction; a change is durable when the call returns.
-pub(crate) trait Engine {
-    /// Name in the table.
-    fn name(&self) -> &'static str;
-
-    /// Inserts all rows.
-    fn insert(&mut self, rows: &[Row]) -> Result<()>;
+pub(crate) trait Engine: Sync {
+    /// Writes all rows.
+    fn insert(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()>;
 
     /// Looks every key up and digests the values that are there.
-    fn read(&self, keys: &[Key]) -> Result<Digest>;
+    fn read(&self, keys: &[&[u8]]) -> Result<Digest>;
 
-    /// From each key on, reads the next `len` rows.
-    fn scan(&self, starts: &[Key], len: usize) -> Result<Digest>;
+    /// From each key on, reads the next `len` rows and digests their values.
+    fn scan(&self, starts: &[&[u8]], len: usize) -> Result<Digest>;
 
-    /// Removes every key and digests the values that were there.
-    fn remove(&mut self, keys: &[Key]) -> Result<Digest>;
+    /// Removes every key.
+    fn remove(&mut self, keys: &[&[u8]]) -> Result<()>;
+
+    /// Waits until the store has no work of its own in the background. Never part of a measurement.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Closes the database.
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
 }
 
-/// Sums up what was read, so that no store can skip the reading and all must agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Digest {
-    rows: u64,
-    mixed: u64,
+/// A store that can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EngineKind {
+    Cowslip,
+    Redb,
+    Lmdb,
+    Fjall,
 }
 
-impl Digest {
-    /// Adds one value, of which every cache line is touched.
-    pub(crate) fn add(&mut self, value: &[u8]) {
-        self.rows += 1;
-        for chunk in value.chunks(64) {
-            let word = chunk.first_chunk().map_or(u64::from(chunk[0]), |word| u64::from_le_bytes(*word));
-            self.mixed = self.mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(word).rotate_left(23);
+impl EngineKind {
+    /// All of them; ratios are about the first.
+    pub(crate) const ALL: [Self; 4] = [Self::Cowslip, Self::Redb, Self::Lmdb, Self::Fjall];
+
+    /// Name in tables, options and paths.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cowslip => "cowslip",
+            Self::Redb => "redb",
+            Self::Lmdb => "lmdb",
+            Self::Fjall => "fjall",
         }
     }
 
-    /// Number of values added.
-    pub(crate) fn rows(self) -> u64 {
-        self.rows
+    /// The store of a name.
+    pub(crate) fn of_name(name: &str) -> Result<Self> {
+        let known = Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| format!("no engine is called {name:?}; there are: {known}").into())
     }
+
+    /// Version that was compiled in.
+    pub(crate) fn version(self) -> String {
+        match self {
+            Self::Lmdb => format!("{} (heed {})", crate::engines::lmdb::version(), locked_version("heed")),
+            _ => locked_version(self.name()).to_owned(),
+        }
+    }
+
+    /// Opens the database in a folder, or creates it.
+    pub(crate) fn open(self, folder: &Path, cache_bytes: usize) -> Result<Box<dyn Engine>> {
+        Ok(match self {
+            Self::Cowslip => Box::new(Cowslip::open(folder, cache_bytes)?),
+            Self::Redb => Box::new(Redb::open(folder, cache_bytes)?),
+            Self::Lmdb => Box::new(Lmdb::open(folder)?),
+            Self::Fjall => Box::new(Fjall::open(folder, cache_bytes)?),
+        })
+    }
+}
+
+/// Version of a package in the lock file of the workspace.
+fn locked_version(package: &str) -> &'static str {
+    let entry = format!("name = \"{package}\"\nversion = \"");
+    let lock = include_str!("../../../Cargo.lock");
+    lock.split_once(&entry).and_then(|(_, rest)| rest.split_once('"')).map_or("unknown", |(version, _)| version)
 }
 
 #[cfg(test)]
@@ -49,15 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_differ_for_other_values_and_another_order() {
-        let digest = |values: &[&[u8]]| {
-            let mut digest = Digest::default();
-            values.iter().for_each(|value| digest.add(value));
-            digest
-        };
-        assert_eq!(digest(&[b"one", b"two"]), digest(&[b"one", b"two"]));
-        assert_ne!(digest(&[b"one", b"two"]), digest(&[b"two", b"one"]));
-        assert_ne!(digest(&[&[1; 150]]), digest(&[&[2; 150]]));
-        assert_ne!(digest(&[]), digest(&[b""]));
+    fn every_engine_has_a_version_and_is_found_by_its_name() {
+        for kind in EngineKind::ALL {
+            assert_eq!(EngineKind::of_name(kind.name()).unwrap(), kind);
+            let version = kind.version();
+            assert!(version.starts_with(|first: char| first.is_ascii_digit()), "{version}");
+            assert!(!version.contains("unknown"), "{version}");
+        }
+        assert!(EngineKind::of_name("sqlite").unwrap_err().to_string().contains("cowslip, redb"));
     }
 }

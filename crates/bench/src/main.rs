@@ -2,13 +2,19 @@
 
 mod compare;
 mod data;
+mod digest;
 mod engine;
 mod engines {
     //! The stores that are compared, each behind the same trait.
 
     pub(crate) mod cowslip;
+    pub(crate) mod fjall;
+    pub(crate) mod lmdb;
     pub(crate) mod redb;
 }
+mod folders;
+mod measure;
+mod output;
 mod statistics;
 mod workload;
 
@@ -18,7 +24,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Result of anything that measures; an error is printed and ends the program.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Benchmarks of Cowslip beside other stores.
 #[derive(Debug, Parser)]
@@ -30,13 +36,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Run the same work on every store, in interleaved rounds, and print the rates and their ratio.
+    /// Run the same work on every store, in interleaved rounds, and print the figures and their ratios.
     Compare(compare::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
-        Task::Compare(options) => compare::run(&options, &mut io::stdout().lock()),
+        Task::Compare(options) => compare::run(&options, &mut io::stdout(), &mut io::stderr()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

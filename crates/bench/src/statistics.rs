@@ -1,11 +1,13 @@
 //! Medians and quartiles of a few measurements.
 
-/// The middle of some numbers, and the range that holds the middle half.
+/// The middle of some numbers, the range that holds the middle half, and the extremes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Quartiles {
+    pub(crate) min: f64,
     pub(crate) lower: f64,
     pub(crate) median: f64,
     pub(crate) upper: f64,
+    pub(crate) max: f64,
 }
 
 impl Quartiles {
@@ -19,7 +21,7 @@ impl Quartiles {
             let above = sorted[(index + 1).min(last)];
             sorted[index] + (above - sorted[index]) * fraction
         };
-        Some(Self { lower: at(1), median: at(2), upper: at(3) })
+        Some(Self { min: at(0), lower: at(1), median: at(2), upper: at(3), max: at(4) })
     }
 }
 
@@ -29,10 +31,12 @@ mod tests {
 
     #[test]
     fn quartiles_split_sorted_numbers_in_four() {
-        let of = |numbers: &[f64]| Quartiles::of(numbers).map(|found| (found.lower, found.median, found.upper));
-        assert_eq!(of(&[5.0, 1.0, 4.0, 2.0, 3.0]), Some((2.0, 3.0, 4.0)));
-        assert_eq!(of(&[4.0, 1.0]), Some((1.75, 2.5, 3.25)));
-        assert_eq!(of(&[7.0]), Some((7.0, 7.0, 7.0)));
+        let of = |numbers: &[f64]| {
+            Quartiles::of(numbers).map(|found| (found.min, found.lower, found.median, found.upper, found.max))
+        };
+        assert_eq!(of(&[5.0, 1.0, 4.0, 2.0, 3.0]), Some((1.0, 2.0, 3.0, 4.0, 5.0)));
+        assert_eq!(of(&[4.0, 1.0]), Some((1.0, 1.75, 2.5, 3.25, 4.0)));
+        assert_eq!(of(&[7.0]), Some((7.0, 7.0, 7.0, 7.0, 7.0)));
         assert_eq!(of(&[]), None);
     }
 }

@@ -1,104 +1,187 @@
-//! The rows of the table: what is run on a store, and how many operations that is.
+//! The rows of the table, and how much work each is at a scale.
 
 use crate::Result;
-use crate::data::{self, Key, Row};
-use crate::engine::{Digest, Engine};
-use fastrand::Rng;
+use crate::data::Keys;
+use clap::ValueEnum;
 
 /// Rows that a range read returns.
-const RANGE_ROWS: usize = 10;
+pub(crate) const RANGE_ROWS: usize = 10;
 
-/// One kind of work. They run in the order of [`Workload::ALL`], on what the earlier ones left.
+/// Order in which rows are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Workload {
-    BulkLoad,
-    RandomReads,
-    RangeReads,
-    SingleDurableWrites,
+pub(crate) enum Order {
+    Shuffled,
+    Sorted,
+}
+
+/// Kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// All rows in one transaction, into an empty database.
+    Load(Order),
+    /// Bytes of the files that the load left.
+    Size,
+    /// Lookups of keys that exist, spread over so many threads.
+    Reads(Keys, usize),
+    /// Reads of ten rows in order of their keys, spread over so many threads.
+    Ranges(Keys, usize),
+    /// New rows, each in a transaction.
+    Singles,
+    /// New rows, many in a transaction.
     Batches,
+    /// Half of the rows in one transaction.
     Removals,
 }
 
-impl Workload {
-    pub(crate) const ALL: [Workload; 6] =
-        [Self::BulkLoad, Self::RandomReads, Self::RangeReads, Self::SingleDurableWrites, Self::Batches, Self::Removals];
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    pub(crate) work: Work,
+}
 
-    /// Name in the table.
+impl Workload {
+    /// All of them, in the order in which they run.
+    pub(crate) const ALL: [Self; 18] = [
+        Self::new("bulk load", Work::Load(Order::Shuffled)),
+        Self::new("sorted inserts", Work::Load(Order::Sorted)),
+        Self::new("size after load", Work::Size),
+        Self::new("random reads", Work::Reads(Keys::Random, 1)),
+        Self::new("random reads 2 threads", Work::Reads(Keys::Random, 2)),
+        Self::new("random reads 4 threads", Work::Reads(Keys::Random, 4)),
+        Self::new("random reads 8 threads", Work::Reads(Keys::Random, 8)),
+        Self::new("random reads 16 threads", Work::Reads(Keys::Random, 16)),
+        Self::new("range reads", Work::Ranges(Keys::Random, 1)),
+        Self::new("range reads 2 threads", Work::Ranges(Keys::Random, 2)),
+        Self::new("range reads 4 threads", Work::Ranges(Keys::Random, 4)),
+        Self::new("range reads 8 threads", Work::Ranges(Keys::Random, 8)),
+        Self::new("range reads 16 threads", Work::Ranges(Keys::Random, 16)),
+        Self::new("random reads URL keys", Work::Reads(Keys::Urls, 1)),
+        Self::new("URL range reads", Work::Ranges(Keys::Urls, 1)),
+        Self::new("single durable writes", Work::Singles),
+        Self::new("batches", Work::Batches),
+        Self::new("removals", Work::Removals),
+    ];
+
+    const fn new(name: &'static str, work: Work) -> Self {
+        Self { name, work }
+    }
+
+    /// The row of a name, in which hyphens may stand for spaces.
+    pub(crate) fn of_name(name: &str) -> Result<Self> {
+        let plain = |name: &str| name.trim().replace('-', " ").to_lowercase();
+        let found = Self::ALL.into_iter().find(|workload| plain(workload.name) == plain(name));
+        let known = Self::ALL.map(|workload| workload.name).join(", ");
+        found.ok_or_else(|| format!("no row is called {name:?}; there are: {known}").into())
+    }
+
+    /// What one unit of the figure is.
+    pub(crate) fn unit(&self) -> &'static str {
+        match self.work {
+            Work::Size => "MiB",
+            Work::Reads(..) => "reads/s",
+            Work::Ranges(..) => "ranges/s",
+            Work::Singles => "commits/s",
+            Work::Load(_) | Work::Batches | Work::Removals => "rows/s",
+        }
+    }
+
+    /// Whether more is better.
+    pub(crate) fn more_is_better(&self) -> bool {
+        self.work != Work::Size
+    }
+}
+
+/// How large everything is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scale {
+    /// 100 thousand rows: shows that everything works.
+    Small,
+    /// 1 million rows: minutes.
+    Medium,
+    /// 5 million rows: the published figures.
+    Full,
+}
+
+impl Scale {
+    /// Name in options and output.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::BulkLoad => "bulk load",
-            Self::RandomReads => "random reads",
-            Self::RangeReads => "range reads",
-            Self::SingleDurableWrites => "single durable writes",
-            Self::Batches => "batches",
-            Self::Removals => "removals",
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Full => "full",
         }
     }
 }
 
-/// Everything that one round feeds to each store.
-#[derive(Debug)]
-pub(crate) struct Round {
-    load: Vec<Row>,
-    reads: Vec<Key>,
-    ranges: Vec<Key>,
-    singles: Vec<Row>,
-    batches: Vec<Row>,
-    batch_rows: usize,
-    removals: Vec<Key>,
+/// Amounts of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Amounts {
+    /// Rows of the main data set.
+    pub(crate) rows: usize,
+    /// Rows of the data set with URL keys.
+    pub(crate) url_rows: usize,
+    /// Lookups in a round.
+    pub(crate) reads: usize,
+    /// Range reads in a round.
+    pub(crate) ranges: usize,
+    /// Durable transactions of one row in a round.
+    pub(crate) singles: usize,
+    /// Transactions of many rows in a round.
+    pub(crate) batches: usize,
+    /// Rows in each of them.
+    pub(crate) batch_rows: usize,
+    /// Rounds of work that is repeated on the same database.
+    pub(crate) rounds: usize,
+    /// Rounds of work that needs a fresh database each time.
+    pub(crate) rounds_fresh: usize,
+    /// Cache of each store.
+    pub(crate) cache_bytes: usize,
 }
 
-impl Round {
-    /// As many reads as rows, a tenth as many ranges, half of the rows removed; few enough commits that a slow disk
-    /// does not decide how long a round takes.
-    pub(crate) fn new(row_count: usize, rng: &mut Rng) -> Self {
-        let load = data::rows(row_count, rng);
-        let batch_rows = (row_count / 100).clamp(10, 1000);
-        let mut removals: Vec<Key> = load.iter().map(|row| row.key).collect();
-        rng.shuffle(&mut removals);
-        removals.truncate(row_count / 2);
+impl Amounts {
+    /// Those of a scale, where asked with another number of rows.
+    pub(crate) fn new(scale: Scale, rows: Option<usize>) -> Self {
+        let (scale_rows, rounds, rounds_fresh, cache_bytes) = match scale {
+            Scale::Small => (100_000, 5, 1, 256 << 20),
+            Scale::Medium => (1_000_000, 11, 3, 512 << 20),
+            Scale::Full => (5_000_000, 11, 3, 2 << 30),
+        };
+        let rows = rows.unwrap_or(scale_rows);
+        let reads = rows.min(1_000_000);
         Self {
-            reads: data::pick_keys(&load, row_count, rng),
-            ranges: data::pick_keys(&load, row_count.div_ceil(10), rng),
-            singles: data::rows((row_count / 500).clamp(10, 1000), rng),
-            batches: data::rows(batch_rows * (row_count / 10_000).clamp(2, 100), rng),
-            batch_rows,
-            removals,
-            load,
+            rows,
+            url_rows: rows.div_ceil(5),
+            reads,
+            ranges: reads.div_ceil(5),
+            singles: (rows / 1000).clamp(10, 1000),
+            batches: (rows / 10_000).clamp(5, 100),
+            batch_rows: (rows / 1000).clamp(10, 1000),
+            rounds,
+            rounds_fresh,
+            cache_bytes,
         }
     }
+}
 
-    /// Runs one workload; what it read must be the same for every store.
-    pub(crate) fn run(&self, workload: Workload, engine: &mut dyn Engine) -> Result<Digest> {
-        match workload {
-            Workload::BulkLoad => engine.insert(&self.load)?,
-            Workload::RandomReads => return engine.read(&self.reads),
-            Workload::RangeReads => return engine.scan(&self.ranges, RANGE_ROWS),
-            Workload::SingleDurableWrites => self.singles.chunks(1).try_for_each(|row| engine.insert(row))?,
-            Workload::Batches => self.batches.chunks(self.batch_rows).try_for_each(|rows| engine.insert(rows))?,
-            Workload::Removals => return engine.remove(&self.removals),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_by_their_names_with_spaces_or_hyphens() {
+        for workload in Workload::ALL {
+            assert_eq!(Workload::of_name(workload.name).unwrap(), workload);
+            assert_eq!(Workload::of_name(&workload.name.to_lowercase().replace(' ', "-")).unwrap(), workload);
         }
-        Ok(Digest::default())
+        assert!(Workload::of_name("random").unwrap_err().to_string().contains("random reads 16 threads"));
     }
 
-    /// Number of operations that a rate counts: rows, range reads or commits of one row.
-    pub(crate) fn operations(&self, workload: Workload) -> usize {
-        match workload {
-            Workload::BulkLoad => self.load.len(),
-            Workload::RandomReads => self.reads.len(),
-            Workload::RangeReads => self.ranges.len(),
-            Workload::SingleDurableWrites => self.singles.len(),
-            Workload::Batches => self.batches.len(),
-            Workload::Removals => self.removals.len(),
-        }
-    }
-
-    /// Rows that a correct store finds; `None` where the work finds nothing or the number depends on the keys.
-    pub(crate) fn rows_found(&self, workload: Workload) -> Option<usize> {
-        match workload {
-            Workload::RandomReads => Some(self.reads.len()),
-            Workload::Removals => Some(self.removals.len()),
-            _ => None,
-        }
+    #[test]
+    fn full_scale_has_the_documented_amounts() {
+        let amounts = Amounts::new(Scale::Full, None);
+        assert_eq!((amounts.rows, amounts.url_rows, amounts.rounds), (5_000_000, 1_000_000, 11));
+        assert_eq!((amounts.batches, amounts.batch_rows, amounts.singles), (100, 1000, 1000));
+        assert_eq!((amounts.reads, amounts.ranges), (1_000_000, 200_000));
     }
 }

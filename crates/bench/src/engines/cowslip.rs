@@ -1,8 +1,8 @@
-//! Cowslip with its default durability.
+//! Cowslip with its default durability: two syncs a commit.
 
 use crate::Result;
-use crate::data::{Key, Row};
-use crate::engine::{Digest, Engine};
+use crate::digest::Digest;
+use crate::engine::Engine;
 use cowslip::{Database, TableDefinition};
 use std::path::Path;
 
@@ -15,61 +15,58 @@ pub(crate) struct Cowslip {
 }
 
 impl Cowslip {
-    pub(crate) fn create(folder: &Path, cache_bytes: usize) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, cache_bytes: usize) -> Result<Self> {
         let database = Database::builder().cache_bytes_max(cache_bytes).create(folder.join("rows.cowslip"))?;
         Ok(Self { database })
     }
 }
 
 impl Engine for Cowslip {
-    fn name(&self) -> &'static str {
-        "cowslip"
-    }
-
-    fn insert(&mut self, rows: &[Row]) -> Result<()> {
+    fn insert(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
         let transaction = self.database.begin_write()?;
         let mut table = transaction.open_table(TABLE)?;
-        for row in rows {
-            table.insert(&row.key[..], &row.value[..])?;
+        for (key, value) in rows {
+            table.insert(*key, *value)?;
         }
         drop(table);
         transaction.commit()?;
         Ok(())
     }
 
-    fn read(&self, keys: &[Key]) -> Result<Digest> {
+    fn read(&self, keys: &[&[u8]]) -> Result<Digest> {
         let table = self.database.begin_read()?.open_table(TABLE)?;
         let mut digest = Digest::default();
         for key in keys {
-            if let Some(value) = table.get(&key[..])? {
-                digest.add(value.value());
+            if let Some(value) = table.get(*key)? {
+                digest.add_value(value.value());
             }
         }
         Ok(digest)
     }
 
-    fn scan(&self, starts: &[Key], len: usize) -> Result<Digest> {
+    fn scan(&self, starts: &[&[u8]], len: usize) -> Result<Digest> {
         let table = self.database.begin_read()?.open_table(TABLE)?;
         let mut digest = Digest::default();
         for start in starts {
-            for row in table.range(&start[..]..)?.take(len) {
-                digest.add(row?.1.value());
+            for row in table.range(*start..)?.take(len) {
+                digest.add_value(row?.1.value());
             }
         }
         Ok(digest)
     }
 
-    fn remove(&mut self, keys: &[Key]) -> Result<Digest> {
+    fn remove(&mut self, keys: &[&[u8]]) -> Result<()> {
         let transaction = self.database.begin_write()?;
         let mut table = transaction.open_table(TABLE)?;
-        let mut digest = Digest::default();
         for key in keys {
-            if let Some(value) = table.remove(&key[..])? {
-                digest.add(value.value());
-            }
+            table.remove(*key)?;
         }
         drop(table);
         transaction.commit()?;
-        Ok(digest)
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(self.database.close()?)
     }
 }

@@ -1,75 +1,68 @@
-//! redb with its default durability.
+//! redb with its default durability: one sync a commit, validated by checksums after a crash.
 
 use crate::Result;
-use crate::data::{Key, Row};
-use crate::engine::{Digest, Engine};
+use crate::digest::Digest;
+use crate::engine::Engine;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use std::path::Path;
 
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 
-/// An open redb database.
+/// An open Redb database.
 #[derive(Debug)]
 pub(crate) struct Redb {
     database: Database,
 }
 
 impl Redb {
-    pub(crate) fn create(folder: &Path, cache_bytes: usize) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, cache_bytes: usize) -> Result<Self> {
         let database = Database::builder().set_cache_size(cache_bytes).create(folder.join("rows.redb"))?;
         Ok(Self { database })
     }
 }
 
 impl Engine for Redb {
-    fn name(&self) -> &'static str {
-        "redb"
-    }
-
-    fn insert(&mut self, rows: &[Row]) -> Result<()> {
+    fn insert(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
         let transaction = self.database.begin_write()?;
         let mut table = transaction.open_table(TABLE)?;
-        for row in rows {
-            table.insert(&row.key[..], &row.value[..])?;
+        for (key, value) in rows {
+            table.insert(*key, *value)?;
         }
         drop(table);
         transaction.commit()?;
         Ok(())
     }
 
-    fn read(&self, keys: &[Key]) -> Result<Digest> {
+    fn read(&self, keys: &[&[u8]]) -> Result<Digest> {
         let table = self.database.begin_read()?.open_table(TABLE)?;
         let mut digest = Digest::default();
         for key in keys {
-            if let Some(value) = table.get(&key[..])? {
-                digest.add(value.value());
+            if let Some(value) = table.get(*key)? {
+                digest.add_value(value.value());
             }
         }
         Ok(digest)
     }
 
-    fn scan(&self, starts: &[Key], len: usize) -> Result<Digest> {
+    fn scan(&self, starts: &[&[u8]], len: usize) -> Result<Digest> {
         let table = self.database.begin_read()?.open_table(TABLE)?;
         let mut digest = Digest::default();
         for start in starts {
-            for row in table.range(&start[..]..)?.take(len) {
-                digest.add(row?.1.value());
+            for row in table.range(*start..)?.take(len) {
+                digest.add_value(row?.1.value());
             }
         }
         Ok(digest)
     }
 
-    fn remove(&mut self, keys: &[Key]) -> Result<Digest> {
+    fn remove(&mut self, keys: &[&[u8]]) -> Result<()> {
         let transaction = self.database.begin_write()?;
         let mut table = transaction.open_table(TABLE)?;
-        let mut digest = Digest::default();
         for key in keys {
-            if let Some(value) = table.remove(&key[..])? {
-                digest.add(value.value());
-            }
+            table.remove(*key)?;
         }
         drop(table);
         transaction.commit()?;
-        Ok(digest)
+        Ok(())
     }
 }

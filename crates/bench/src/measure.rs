@@ -1,0 +1,373 @@
+//! The measurements: interleaved rounds, each checked.
+//!
+//! All stores do the work of a round right after one another, in an order drawn anew each time, so that whatever else
+//! the machine does falls on all of them. What a store reads has to add up to what was written, and after a row that
+//! writes, a full scan has to as well; otherwise the run fails.
+
+use crate::Result;
+use crate::data::{DataSet, Keys, Picked};
+use crate::digest::Digest;
+use crate::engine::{Engine, EngineKind};
+use crate::folders::{Folders, file_bytes};
+use crate::output::Samples;
+use crate::workload::{Amounts, Order, RANGE_ROWS, Work, Workload};
+use fastrand::Rng;
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::thread;
+use std::time::Instant;
+
+/// No key of a data set is smaller.
+const LEAST_KEY: &[u8] = &[0];
+
+/// Everything that the rows share.
+pub(crate) struct Bench<'log> {
+    amounts: Amounts,
+    kinds: Vec<EngineKind>,
+    folders: Folders,
+    seed: u64,
+    rng: Rng,
+    set: Option<(Keys, Rc<DataSet>)>,
+    /// Loaded databases, open for reading from one row to the next, and what their keys are.
+    readers: Option<(Keys, Engines)>,
+    log: &'log mut dyn Write,
+}
+
+/// One open database for each engine, in the order of the columns.
+type Engines = Vec<Box<dyn Engine>>;
+
+impl<'log> Bench<'log> {
+    pub(crate) fn new(
+        amounts: Amounts,
+        kinds: Vec<EngineKind>,
+        folders: Folders,
+        seed: u64,
+        log: &'log mut dyn Write,
+    ) -> Self {
+        Self { amounts, kinds, folders, seed, rng: Rng::with_seed(seed), set: None, readers: None, log }
+    }
+
+    /// Runs one row on every engine, all of its rounds.
+    pub(crate) fn measure(&mut self, workload: &Workload) -> Result<Vec<Samples>> {
+        let figures = match workload.work {
+            Work::Load(order) => self.loads(order)?,
+            Work::Size => self.sizes()?,
+            Work::Reads(keys, threads) => {
+                let count = self.amounts.reads;
+                let pick = |set: &DataSet, rng: &mut Rng| set.pick_reads(count, rng);
+                self.reads(keys, count, pick, |engine, picked| read(engine, picked, threads))?
+            }
+            Work::Ranges(keys, threads) => {
+                let count = self.amounts.ranges;
+                let pick = |set: &DataSet, rng: &mut Rng| set.pick_ranges(count, RANGE_ROWS, rng);
+                self.reads(keys, count, pick, |engine, picked| scan(engine, picked, threads))?
+            }
+            Work::Singles => self.writes(self.amounts.singles, 1)?,
+            Work::Batches => self.writes(self.amounts.batches, self.amounts.batch_rows)?,
+            Work::Removals => self.removals()?,
+        };
+        Ok(self.kinds.iter().zip(figures).map(|(engine, figures)| Samples { engine: *engine, figures }).collect())
+    }
+
+    /// Closes what is open and removes what is not kept.
+    pub(crate) fn close(mut self) -> Result<()> {
+        self.close_readers()?;
+        self.folders.close()
+    }
+
+    fn set(&mut self, keys: Keys) -> Rc<DataSet> {
+        match &self.set {
+            Some((known, set)) if *known == keys => Rc::clone(set),
+            _ => {
+                let rows = if keys == Keys::Urls { self.amounts.url_rows } else { self.amounts.rows };
+                let set = Rc::new(DataSet::new(keys, rows, self.seed));
+                self.set = Some((keys, Rc::clone(&set)));
+                set
+            }
+        }
+    }
+
+    /// Numbers of the engines in a new random order.
+    fn order(&mut self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.kinds.len()).collect();
+        self.rng.shuffle(&mut order);
+        order
+    }
+
+    fn no_figures(&self) -> Vec<Vec<f64>> {
+        vec![Vec::new(); self.kinds.len()]
+    }
+
+    fn loads(&mut self, order: Order) -> Result<Vec<Vec<f64>>> {
+        self.close_readers()?;
+        let set = self.set(Keys::Random);
+        let mut figures = self.no_figures();
+        for _ in 0..self.amounts.rounds_fresh {
+            for index in self.order() {
+                figures[index].push(self.load(&set, self.kinds[index], order)?);
+            }
+        }
+        Ok(figures)
+    }
+
+    /// Loads a set into a fresh database and returns the rate. Shuffled rows stay as the loaded database if there is
+    /// none yet.
+    fn load(&mut self, set: &DataSet, kind: EngineKind, order: Order) -> Result<f64> {
+        writeln!(self.log, "loading {} rows into {}", set.len(), kind.name())?;
+        let folder = self.folders.fresh(kind)?;
+        let mut engine = kind.open(&folder, self.amounts.cache_bytes)?;
+        let rows = if order == Order::Sorted { set.rows_sorted() } else { set.rows_shuffled() };
+        let pairs = rows.pairs();
+        let started = Instant::now();
+        engine.insert(&pairs)?;
+        let rate = rate(pairs.len(), started);
+        engine.settle()?;
+        check_all(kind, &*engine, set.total())?;
+        engine.close()?;
+        let loaded = self.folders.loaded(set, kind);
+        if order == Order::Shuffled && !loaded.exists() {
+            self.folders.keep(&folder, &loaded)?;
+        } else {
+            fs::remove_dir_all(&folder)?;
+        }
+        Ok(rate)
+    }
+
+    /// Makes sure that every engine has a loaded database of the set.
+    fn prepare(&mut self, keys: Keys) -> Result<Rc<DataSet>> {
+        let set = self.set(keys);
+        for kind in self.kinds.clone() {
+            if !self.folders.loaded(&set, kind).exists() {
+                self.close_readers()?;
+                self.load(&set, kind, Order::Shuffled)?;
+            }
+        }
+        Ok(set)
+    }
+
+    fn sizes(&mut self) -> Result<Vec<Vec<f64>>> {
+        let set = self.prepare(Keys::Random)?;
+        let size = |kind: &EngineKind| -> Result<Vec<f64>> {
+            let bytes = file_bytes(&self.folders.loaded(&set, *kind))?;
+            Ok(vec![bytes as f64 / f64::from(1 << 20)])
+        };
+        self.kinds.iter().map(size).collect()
+    }
+
+    fn reads(
+        &mut self,
+        keys: Keys,
+        count: usize,
+        pick: impl Fn(&DataSet, &mut Rng) -> Picked,
+        run: impl Fn(&dyn Engine, &Picked) -> Result<f64>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let set = self.prepare(keys)?;
+        let engines = self.take_readers(keys, &set)?;
+        let mut figures = self.no_figures();
+        for _ in 0..self.amounts.rounds {
+            let picked = pick(&set, &mut self.rng);
+            for index in self.order() {
+                let seconds = run(&*engines[index], &picked).map_err(|error| named(self.kinds[index], &*error))?;
+                figures[index].push(count as f64 / seconds);
+            }
+        }
+        self.readers = Some((keys, engines));
+        Ok(figures)
+    }
+
+    /// The loaded databases, opened if they are not yet. The check also brings everything into the caches.
+    fn take_readers(&mut self, keys: Keys, set: &DataSet) -> Result<Engines> {
+        match self.readers.take() {
+            Some((known, engines)) if known == keys => Ok(engines),
+            other => {
+                self.readers = other;
+                self.close_readers()?;
+                let loaded = |kind| Ok(self.folders.loaded(set, kind));
+                open(&self.kinds, self.amounts.cache_bytes, set, loaded)
+            }
+        }
+    }
+
+    fn close_readers(&mut self) -> Result<()> {
+        let engines = self.readers.take().map_or_else(Vec::new, |(_, engines)| engines);
+        engines.into_iter().try_for_each(Engine::close)
+    }
+
+    /// Copies of the loaded databases, to write to.
+    fn copies(&mut self) -> Result<(Rc<DataSet>, Engines)> {
+        let set = self.prepare(Keys::Random)?;
+        self.close_readers()?;
+        let copy = |kind| self.folders.copy(&self.folders.loaded(&set, kind), kind);
+        let engines = open(&self.kinds, self.amounts.cache_bytes, &set, copy)?;
+        Ok((set, engines))
+    }
+
+    fn close_copies(&self, engines: Engines, expected: Digest) -> Result<()> {
+        for (kind, engine) in self.kinds.iter().zip(engines) {
+            check_all(*kind, &*engine, expected)?;
+            engine.close()?;
+            self.folders.fresh(*kind)?;
+        }
+        Ok(())
+    }
+
+    /// Rounds of `transactions` transactions of `rows` new rows each, on one copy that grows.
+    fn writes(&mut self, transactions: usize, rows: usize) -> Result<Vec<Vec<f64>>> {
+        let (set, mut engines) = self.copies()?;
+        let (mut figures, mut expected, count) = (self.no_figures(), set.total(), transactions * rows);
+        for round in 0..self.amounts.rounds {
+            let written = set.rows_beyond(round * count..(round + 1) * count);
+            let pairs = written.pairs();
+            for index in self.order() {
+                let started = Instant::now();
+                pairs.chunks(rows).try_for_each(|pairs| engines[index].insert(pairs))?;
+                figures[index].push(rate(count, started));
+                engines[index].settle()?;
+            }
+            expected = expected + written.digest();
+        }
+        self.close_copies(engines, expected)?;
+        Ok(figures)
+    }
+
+    fn removals(&mut self) -> Result<Vec<Vec<f64>>> {
+        let mut figures = self.no_figures();
+        for _ in 0..self.amounts.rounds_fresh {
+            let (set, mut engines) = self.copies()?;
+            let picked = set.pick_removals(&mut self.rng);
+            let keys = picked.keys.list();
+            for index in self.order() {
+                let started = Instant::now();
+                engines[index].remove(&keys)?;
+                figures[index].push(rate(keys.len(), started));
+                engines[index].settle()?;
+            }
+            self.close_copies(engines, picked.expected)?;
+        }
+        Ok(figures)
+    }
+}
+
+fn open(
+    kinds: &[EngineKind],
+    cache_bytes: usize,
+    set: &DataSet,
+    folder: impl Fn(EngineKind) -> Result<PathBuf>,
+) -> Result<Engines> {
+    let open_one = |kind: &EngineKind| {
+        let engine = kind.open(&folder(*kind)?, cache_bytes)?;
+        engine.settle()?;
+        check_all(*kind, &*engine, set.total())?;
+        Ok(engine)
+    };
+    kinds.iter().map(open_one).collect()
+}
+
+fn rate(operations: usize, started: Instant) -> f64 {
+    operations as f64 / started.elapsed().as_secs_f64()
+}
+
+fn named(kind: EngineKind, error: &(dyn std::error::Error + Send + Sync)) -> String {
+    format!("{}: {error}", kind.name())
+}
+
+/// Fails unless a full scan finds what it should.
+fn check_all(kind: EngineKind, engine: &dyn Engine, expected: Digest) -> Result<()> {
+    let found = engine.scan(&[LEAST_KEY], usize::MAX)?;
+    check(found, expected).map_err(|error| format!("{}: full scan: {error}", kind.name()).into())
+}
+
+fn check(found: Digest, expected: Digest) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(format!("read {found:?}, expected {expected:?}").into()) }
+}
+
+/// Seconds that the lookups take.
+fn read(engine: &dyn Engine, picked: &Picked, threads: usize) -> Result<f64> {
+    timed(picked, threads, |keys| engine.read(keys))
+}
+
+/// Seconds that the range reads take.
+fn scan(engine: &dyn Engine, picked: &Picked, threads: usize) -> Result<f64> {
+    timed(picked, threads, |keys| engine.scan(keys, RANGE_ROWS))
+}
+
+/// Spreads the keys over threads and times it. Each thread has one read transaction for its part; starting the threads
+/// is part of the time.
+fn timed(picked: &Picked, threads: usize, part: impl Fn(&[&[u8]]) -> Result<Digest> + Sync) -> Result<f64> {
+    let keys = picked.keys.list();
+    let started = Instant::now();
+    let digests: Result<Vec<Digest>> = if threads == 1 {
+        Ok(vec![part(&keys)?])
+    } else {
+        thread::scope(|scope| {
+            let parts = keys.chunks(keys.len().div_ceil(threads).max(1));
+            let running: Vec<_> = parts.map(|keys| scope.spawn(|| part(keys))).collect();
+            running.into_iter().map(|thread| thread.join().map_err(|_| "a reading thread panicked")?).collect()
+        })
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    check(digests?.into_iter().collect(), picked.expected)?;
+    Ok(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// A store that can leave a row out.
+    struct Map {
+        rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    }
+
+    impl Engine for Map {
+        fn insert(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
+            self.rows.extend(rows.iter().map(|(key, value)| (key.to_vec(), value.to_vec())));
+            Ok(())
+        }
+
+        fn read(&self, keys: &[&[u8]]) -> Result<Digest> {
+            let mut digest = Digest::default();
+            keys.iter().filter_map(|key| self.rows.get(*key)).for_each(|value| digest.add_value(value));
+            Ok(digest)
+        }
+
+        fn scan(&self, starts: &[&[u8]], len: usize) -> Result<Digest> {
+            let mut digest = Digest::default();
+            let rows = starts.iter().flat_map(|start| self.rows.range(start.to_vec()..).take(len));
+            rows.for_each(|(_, value)| digest.add_value(value));
+            Ok(digest)
+        }
+
+        fn remove(&mut self, keys: &[&[u8]]) -> Result<()> {
+            keys.iter().for_each(|key| drop(self.rows.remove(*key)));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn wrong_answers_fail_the_measurement_with_any_number_of_threads() {
+        let set = DataSet::new(Keys::Random, 200, 5);
+        let mut rng = Rng::with_seed(5);
+        let (reads, ranges) = (set.pick_reads(1000, &mut rng), set.pick_ranges(1000, RANGE_ROWS, &mut rng));
+        let mut map = Map { rows: BTreeMap::new() };
+        map.insert(&set.rows_shuffled().pairs()).unwrap();
+        for threads in [1, 2, 3, 16] {
+            read(&map, &reads, threads).unwrap();
+            scan(&map, &ranges, threads).unwrap();
+        }
+        check_all(EngineKind::Cowslip, &map, set.total()).unwrap();
+        map.rows.values_mut().for_each(|value| value[149] = value[149].wrapping_add(1));
+        for threads in [1, 2, 3, 16] {
+            read(&map, &reads, threads).unwrap_err();
+            scan(&map, &ranges, threads).unwrap_err();
+        }
+        check_all(EngineKind::Cowslip, &map, set.total()).unwrap_err();
+        let removals = set.pick_removals(&mut rng);
+        map.insert(&set.rows_shuffled().pairs()).unwrap();
+        map.remove(&removals.keys.list()).unwrap();
+        check_all(EngineKind::Cowslip, &map, removals.expected).unwrap();
+    }
+}
