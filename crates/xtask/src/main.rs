@@ -5,6 +5,7 @@ mod crash;
 mod fuzz;
 mod freeze;
 mod keys;
+mod memory;
 mod model;
 mod random;
 mod reopen;
@@ -38,6 +39,8 @@ enum Task {
     Freeze(freeze::Options),
     /// Compare the byte order of keys with the order of their values, for every key type.
     Keys(keys::Options),
+    /// Load more than memory may hold and compare the most that was taken with the budget.
+    Memory(memory::Options),
     /// Run random operations against a model of the store.
     Model(model::Options),
     /// Plant one bug at a time and require that the tests catch it.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Freeze(options) => freeze::run(&options),
         Task::Keys(options) => keys::run(&options),
+        Task::Memory(options) => memory::run(&options),
         Task::Model(options) => model::run(&options),
         Task::Sabotage(options) => sabotage::run(&options),
         Task::Reopen(options) => reopen::run(&options),
