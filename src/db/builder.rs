@@ -23,10 +23,6 @@ const UNIT_BYTES: u32 = 4096;
 const REGION_UNITS: u32 = 65536;
 const NODE_BYTES_DEFAULT: u32 = 8192;
 
-/// A write transaction spills once its dirty pages exceed one part in this many of the cache; pages that were read have
-/// the rest.
-const DIRTY_SHARE: usize = 4;
-
 /// Options for creating and opening databases.
 ///
 /// ```
@@ -74,8 +70,9 @@ impl Builder {
     }
 
     /// Memory for pages, by default a quarter of what the machine or the process's memory group has available, at most
-    /// 1 GiB. Pages that were read, long values and the changed pages of the write transaction share it; a transaction
-    /// whose changed pages exceed a quarter of it writes them early. Nothing is allocated up front.
+    /// 1 GiB. Pages that were read, long values, the changed pages of the write transaction and what the database keeps
+    /// to find pages and free space share it; a transaction whose changed pages exceed nearly a quarter of it writes them
+    /// early. Nothing is allocated up front. A budget of less than a thousandth of the file cannot be kept.
     #[must_use]
     pub fn cache_bytes_max(mut self, bytes: usize) -> Self {
         self.cache_bytes_max = bytes;
@@ -206,13 +203,12 @@ impl Builder {
             read_only,
             create: create.then_some(format),
             test_geometry: self.test_geometry,
-            cache_bytes_max: self.cache_bytes_max - self.cache_bytes_max / DIRTY_SHARE,
+            cache_bytes_max: self.cache_bytes_max,
         };
         let opened = recover::open(storage, &options)?;
         let options = CoreOptions {
             clock: Arc::clone(&self.clock),
             read_only,
-            dirty_bytes_max: self.cache_bytes_max / DIRTY_SHARE,
             session: self.identity.unwrap_or_else(random_id),
         };
         Ok(Database::new(Core::new(opened, options)))

@@ -4,13 +4,15 @@
 //! an earlier `allocate` still holds; the bitmap copy that the durable slot names is never among the bytes to write.
 //! Layer 2 (pages). Bytes: design.md, "Regions" and "Region table".
 
+use super::account::{Account, Charge};
 use super::bitmap::Bitmap;
 use super::layout::{Copy, Layout};
-use super::region::Region;
+use super::region::{Region, region_bytes_max};
 use super::region_table::{RegionEntry, RegionTable, bitmap_digest};
 use crate::base::codec::DecodeError;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{PageId, Run};
+use crate::base::sync::Arc;
 
 /// Least growth of an ordinary file.
 const GROWTH_BYTES_MIN: u64 = 64 << 10;
@@ -66,6 +68,9 @@ pub(crate) struct Allocator {
     /// Regions with a snapshot.
     touched: Vec<usize>,
     freeze: Option<Freeze>,
+    /// Regions whose bitmaps are in memory.
+    loaded_count: usize,
+    charge: Option<Charge>,
 }
 
 fn orders_free(order_max: Option<u8>) -> u8 {
@@ -86,6 +91,24 @@ impl Allocator {
             in_bracket: false,
             touched: Vec::new(),
             freeze: None,
+            loaded_count: 0,
+            charge: None,
+        }
+    }
+
+    /// From here on what the regions take is charged.
+    pub(crate) fn charge_to(&mut self, account: &Arc<Account>) {
+        self.charge = Some(Charge::new(account));
+        self.update_charge();
+    }
+
+    fn update_charge(&mut self) {
+        // The tables of regions, entries and those of a freeze, encoded too, with the room that vectors keep ahead.
+        let each = 2 * (size_of::<RegionSlot>() + 4 * size_of::<RegionEntry>());
+        let loaded = self.loaded_count * region_bytes_max(self.layout.bitmap_bytes() as usize);
+        let bytes = self.regions.len().max(self.durable.len()) * each + loaded;
+        if let Some(charge) = &mut self.charge {
+            charge.set(bytes);
         }
     }
 
@@ -175,6 +198,8 @@ impl Allocator {
         if self.regions[index].region.is_none() {
             let region = self.read_region(index, src)?;
             self.regions[index].region = Some(Box::new(region));
+            self.loaded_count += 1;
+            self.update_charge();
         }
         Ok(self.regions[index].region.as_mut().expect("loaded above"))
     }
@@ -263,6 +288,7 @@ impl Allocator {
                 // The durable slot may still name a bitmap here, from before a truncation.
                 let was_used = self.durable_entry(index).active.is_some();
                 let region = was_used.then(|| Box::new(Region::blank(&self.layout, limit, true)));
+                self.loaded_count += usize::from(was_used);
                 self.regions.push(RegionSlot { region, orders_free: 0 });
             }
             if let Some(region) = &mut self.regions[index].region {
@@ -273,6 +299,7 @@ impl Allocator {
                 self.set_hint(index, orders_free(order_max));
             }
         }
+        self.update_charge();
     }
 
     /// One past the last allocated unit, at least the fixed blocks: the lowest length to truncate to as far as memory
@@ -315,6 +342,8 @@ impl Allocator {
             assert!(last.is_none_or(|last| last < kept), "allocated units above the new end");
         }
         self.regions.truncate(count);
+        self.loaded_count = self.regions.iter().filter(|slot| slot.region.is_some()).count();
+        self.update_charge();
         self.touched.retain(|&index| index < count);
         self.end = new_end;
         if let Some(index) = count.checked_sub(1) {
@@ -399,6 +428,15 @@ impl Allocator {
         if let Some(freeze) = &mut self.freeze {
             freeze.in_bracket = false;
         }
+    }
+
+    /// Units that the running transaction allocated and has not given back.
+    pub(crate) fn new_units(&self) -> impl Iterator<Item = PageId> {
+        self.touched.iter().flat_map(|&index| {
+            let units = self.regions[index].region.iter().flat_map(|region| region.new_units());
+            let start = self.start_of(index);
+            units.map(move |unit| PageId::from_allocator(start + u64::from(unit)))
+        })
     }
 
     /// Closes the bracket and restores both bitmaps of every touched region; the file stays grown. A freeze made inside

@@ -73,6 +73,19 @@ impl Bitmap {
         self.len == other.len && self.words.iter().zip(&other.words).all(|(mine, theirs)| mine & !theirs == 0)
     }
 
+    /// Bits that are set here and not there.
+    pub(crate) fn set_beside(&self, other: &Self) -> impl Iterator<Item = u32> {
+        assert!(self.len == other.len, "bitmaps of different lengths have no difference");
+        (0_u32..).zip(self.words.iter().zip(&other.words)).flat_map(|(index, (mine, theirs))| {
+            let mut bits = mine & !theirs;
+            std::iter::from_fn(move || {
+                let bit = (bits != 0).then(|| bits.trailing_zeros())?;
+                bits &= bits - 1;
+                Some(index * 64 + bit)
+            })
+        })
+    }
+
     /// The first bit at or above `from` that has the given value.
     pub(crate) fn find_first(&self, from: u32, set: bool) -> Option<u32> {
         let flip = if set { 0 } else { u64::MAX };

@@ -33,6 +33,9 @@ pub(crate) type PageMap<V> = HashMap<PageId, V, BuildHasherDefault<PageHasher>>;
 
 const SHARDS: usize = 16;
 
+/// What an entry takes beside its bytes: in the map, in the ring with the names that are stale, and in the heap.
+const ENTRY_BYTES: usize = 192;
+
 /// A cache of immutable buffers under a byte budget, evicted by a clock.
 #[derive(Debug)]
 pub(crate) struct Cache {
@@ -84,13 +87,13 @@ impl Cache {
 
     /// Keeps `bytes`, evicting others where the budget asks for it. What alone exceeds the budget is not kept.
     pub(crate) fn insert(&self, page: PageId, bytes: Arc<[u8]>) {
-        if bytes.len() > self.shard_bytes_max {
+        if bytes.len() + ENTRY_BYTES > self.shard_bytes_max {
             return;
         }
         let mut shard = self.shard(page).lock();
         shard.remove(page);
         shard.stamp += 1;
-        shard.bytes += bytes.len();
+        shard.bytes += bytes.len() + ENTRY_BYTES;
         let stamp = shard.stamp;
         shard.entries.insert(page, Entry { bytes, stamp, referenced: false });
         shard.ring.push_back((page, stamp));
@@ -104,7 +107,7 @@ impl Cache {
     }
 
     #[cfg(test)]
-    /// Bytes held now.
+    /// Bytes held now, with what holding them takes.
     pub(crate) fn bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().bytes).sum()
     }
@@ -113,7 +116,7 @@ impl Cache {
 impl Shard {
     fn remove(&mut self, page: PageId) {
         let Some(entry) = self.entries.remove(&page) else { return };
-        self.bytes -= entry.bytes.len();
+        self.bytes -= entry.bytes.len() + ENTRY_BYTES;
         // The ring keeps the stale name. Dropping all of them once they outnumber the entries is cheap on average.
         if self.ring.len() > 2 * self.entries.len() + 64 {
             let Self { entries, ring, .. } = self;
@@ -128,7 +131,7 @@ impl Shard {
             entry.referenced = false;
             self.ring.push_back((page, stamp));
         } else {
-            self.bytes -= entry.bytes.len();
+            self.bytes -= entry.bytes.len() + ENTRY_BYTES;
             self.entries.remove(&page);
         }
     }

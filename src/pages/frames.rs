@@ -6,6 +6,7 @@
 //! Layer 2 (pages). The only place of the crate with `unsafe`, beside system calls.
 #![expect(unsafe_code, reason = "frames are cut out of one mapping and shared without locks; see each SAFETY note")]
 
+use super::account::Account;
 use super::epoch::{Epoch, Epochs};
 use super::layout::Layout;
 use super::snapshot::Snapshot;
@@ -23,6 +24,9 @@ const RETIRED: u32 = 1 << 31;
 
 /// Frames whose states are kept together, and made together.
 const CHUNK: usize = 1024;
+
+/// What a frame takes in the lists of the pool.
+const POOL_BYTES: usize = 24;
 
 /// How many frames are evicted at once.
 const EVICT_BATCH: usize = 32;
@@ -66,7 +70,7 @@ fn reserve(len: usize) -> std::io::Result<Memory> {
 #[derive(Debug)]
 pub(crate) struct Frames {
     /// Unmapped when the last reader is gone.
-    _memory: Memory,
+    memory: Memory,
     base: BasePointer,
     frame_bytes: usize,
     capacity: u32,
@@ -74,6 +78,7 @@ pub(crate) struct Frames {
     translation: Translation,
     epochs: Epochs,
     pool: Mutex<Pool>,
+    account: Arc<Account>,
 }
 
 /// Start of the mapping.
@@ -91,6 +96,8 @@ struct Pool {
     free: Vec<u32>,
     /// Frames from here on were never used.
     fresh: u32,
+    /// Free frames without memory.
+    returned: Vec<u32>,
     /// Retired frames with the tag of their unlinking, oldest first.
     limbo: VecDeque<(u64, u32)>,
     hand: u32,
@@ -209,15 +216,27 @@ impl Frames {
         let mut memory = reserve(len)?;
         let base = BasePointer(memory.as_mut_ptr());
         Ok(Self {
-            _memory: memory,
+            memory,
             base,
             frame_bytes,
             capacity,
             states: (0..(capacity as usize).div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
             translation: Translation::new(layout),
             epochs: Epochs::new(),
-            pool: Mutex::new(Pool { free: Vec::new(), fresh: 0, limbo: VecDeque::new(), hand: 0 }),
+            pool: Mutex::new(Pool {
+                free: Vec::new(),
+                fresh: 0,
+                returned: Vec::new(),
+                limbo: VecDeque::new(),
+                hand: 0,
+            }),
+            account: Account::new(usize::MAX),
         })
+    }
+
+    /// The same frames, of which no more are used at a time than the account leaves room for.
+    pub(crate) fn under(self, account: &Arc<Account>) -> Self {
+        Self { account: Arc::clone(account), ..self }
     }
 
     /// Enters an epoch: frames seen from here on keep their bytes until the guard is dropped.
@@ -274,12 +293,13 @@ impl Frames {
         state.page.store(page.get(), Ordering::Relaxed);
         state.used.store(true, Ordering::Relaxed);
         state.is_branch.store(is_branch, Ordering::Relaxed);
-        let word = self.translation.word_or_make(place);
+        let word = self.translation.word_or_make(place, &self.account);
         state.holds.store(1, Ordering::Relaxed);
         // Whoever loads the word sees the bytes and the state.
-        if word.compare_exchange(0, index + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            // Somebody else was faster with the same bytes. This frame was never linked; it stays private until its
-            // only holder releases it.
+        let link = |word: &AtomicU32| word.compare_exchange(0, index + 1, Ordering::AcqRel, Ordering::Relaxed);
+        if word.is_none_or(|word| link(word).is_err()) {
+            // Somebody else was faster with the same bytes, or there is no room for a word. This frame was never linked;
+            // it stays private until its only holder releases it.
             state.holds.store(RETIRED | 1, Ordering::Relaxed);
         }
         std::mem::forget(taken);
@@ -333,13 +353,19 @@ impl Frames {
 
     /// Takes a frame that nobody can see: a free one, a fresh one, or an evicted one.
     fn take(&self) -> Option<u32> {
+        let limit = self.limit();
         let mut pool = self.pool.lock();
+        if pool.in_use() > limit {
+            self.shrink(&mut pool, limit);
+        }
         if let Some(index) = pool.free.pop() {
             return Some(index);
         }
-        if pool.fresh < self.capacity {
-            pool.fresh += 1;
-            return Some(pool.fresh - 1);
+        if pool.in_use() < limit {
+            return Some(pool.returned.pop().unwrap_or_else(|| {
+                pool.fresh += 1;
+                pool.fresh - 1
+            }));
         }
         self.drain_limbo(&mut pool);
         // The caller is in an epoch itself, so what is evicted now is for later: a batch always ages ahead of its use.
@@ -349,6 +375,41 @@ impl Frames {
         }
         pool.free.pop()
     }
+
+    /// Frames that may have memory now.
+    fn limit(&self) -> u32 {
+        let cost = self.frame_bytes + size_of::<State>() + POOL_BYTES;
+        u32::try_from(self.account.frames_bytes_max() / cost).map_or(self.capacity, |limit| limit.min(self.capacity))
+    }
+
+    /// Brings the frames in use towards the limit: a batch, because what is evicted now is free only later.
+    fn shrink(&self, pool: &mut Pool, limit: u32) {
+        self.drain_limbo(pool);
+        if pool.free.len() < EVICT_BATCH {
+            self.evict(pool);
+        }
+        for _ in 0..EVICT_BATCH.min((pool.in_use() - limit) as usize) {
+            let Some(index) = pool.free.pop() else { break };
+            self.return_memory(index);
+            pool.returned.push(index);
+        }
+    }
+
+    /// Gives the memory of a free frame back to the system, where the frame is whole pages of the system.
+    #[cfg(all(unix, not(miri)))]
+    fn return_memory(&self, index: u32) {
+        if self.frame_bytes.is_multiple_of(rustix::param::page_size()) {
+            let (advice, offset) = (memmap2::UncheckedAdvice::DontNeed, index as usize * self.frame_bytes);
+            // SAFETY: the frame was taken from the pool, so nobody refers to its bytes; they become zero, and whoever
+            // takes the frame next fills it first. The range begins and ends with a page of the system.
+            if let Err(error) = unsafe { self.memory.unchecked_advise_range(advice, offset, self.frame_bytes) } {
+                log::debug!("memory of the page cache could not be given back: {error}");
+            }
+        }
+    }
+
+    #[cfg(not(all(unix, not(miri))))]
+    fn return_memory(&self, _index: u32) {}
 
     /// Frees what was retired before the oldest epoch that somebody is in.
     fn drain_limbo(&self, pool: &mut Pool) {
@@ -370,14 +431,14 @@ impl Frames {
         }
         let mut evicted = 0;
         // Two rounds clear every mark of use; a third takes branches too.
-        for step in 0..3 * u64::from(self.capacity) {
+        for step in 0..3 * u64::from(pool.fresh) {
             let index = pool.hand;
-            pool.hand = (pool.hand + 1) % self.capacity;
+            pool.hand = (pool.hand + 1) % pool.fresh;
             let state = self.state(index);
             if state.holds.load(Ordering::Relaxed) != 0 {
                 continue;
             }
-            let spared = state.is_branch.load(Ordering::Relaxed) && step < 2 * u64::from(self.capacity);
+            let spared = state.is_branch.load(Ordering::Relaxed) && step < 2 * u64::from(pool.fresh);
             if spared || state.used.swap(false, Ordering::Relaxed) {
                 continue;
             }
@@ -405,6 +466,13 @@ impl Frames {
             debug_assert!(unlinked.is_ok() || word.load(Ordering::Relaxed) != index + 1, "a retired frame is linked");
         }
         true
+    }
+}
+
+impl Pool {
+    /// Frames that have memory, or are about to.
+    fn in_use(&self) -> u32 {
+        self.fresh - u32::try_from(self.returned.len()).expect("frames are counted in 32 bits")
     }
 }
 
@@ -451,7 +519,7 @@ mod tests {
     fn assert_accounted(frames: &Frames) {
         let pool = frames.pool.lock();
         let linked = (0..PAGES).filter(|number| frames.contains(page(*number))).count();
-        let idle = pool.free.len() + pool.limbo.len() + (frames.capacity - pool.fresh) as usize;
+        let idle = pool.free.len() + pool.limbo.len() + (frames.capacity - pool.in_use()) as usize;
         assert_eq!(linked + idle, frames.capacity as usize);
         for index in 0..pool.fresh {
             assert_eq!(frames.state(index).holds.load(Ordering::Relaxed) & !RETIRED, 0, "frame {index} is held");

@@ -3,6 +3,7 @@
 //! Invariant: bytes that leave this layer were checked against the checksum that names them.
 //! Layer 2 (pages). Bytes: design.md.
 
+pub(crate) mod account;
 pub(crate) mod allocator;
 #[cfg(test)]
 mod allocator_tests;
@@ -12,6 +13,8 @@ pub(crate) mod cache;
 pub(crate) mod epoch;
 pub(crate) mod extent;
 pub(crate) mod frames;
+#[cfg(test)]
+mod frames_tests;
 pub(crate) mod header;
 pub(crate) mod layout;
 pub(crate) mod region;

@@ -17,6 +17,12 @@ struct Snapshot {
     changed_since_freeze: bool,
 }
 
+/// What a loaded region takes at most, with `bitmap_bytes` for each bitmap: two of its own, two of a snapshot, two and
+/// a bit in the buddy, and one that is being written.
+pub(crate) fn region_bytes_max(bitmap_bytes: usize) -> usize {
+    8 * bitmap_bytes + size_of::<Region>() + size_of::<Snapshot>()
+}
+
 /// The state of one region in memory. All starts are relative to the region.
 #[derive(Debug)]
 pub(crate) struct Region {
@@ -92,6 +98,11 @@ impl Region {
             dirty: self.dirty,
             changed_since_freeze: self.changed_since_freeze,
         }));
+    }
+
+    /// Units that the running transaction allocated and has not given back.
+    pub(crate) fn new_units(&self) -> impl Iterator<Item = u32> {
+        self.snapshot.iter().flat_map(|old| self.allocated.set_beside(&old.allocated))
     }
 
     fn image_changed(&mut self) {

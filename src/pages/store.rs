@@ -4,6 +4,7 @@
 //! write or sync poisons the store: it writes nothing afterwards, not even at close.
 //! Layer 2 (pages). Rules: design.md, "Commit".
 
+use super::account::Account;
 use super::cache::Cache;
 use super::epoch::Epoch;
 use super::extent::{self, Extent};
@@ -62,9 +63,6 @@ pub(crate) struct NodePointer {
     pub(crate) inspect: Inspect,
 }
 
-/// Share of the cache that is kept for values: one part in this many.
-const EXTENTS_SHARE: usize = 8;
-
 /// Pages on a storage.
 #[derive(Debug)]
 pub(crate) struct PageStore {
@@ -74,6 +72,7 @@ pub(crate) struct PageStore {
     frames: Frames,
     /// Values, rests of keys and extent lists of moderate size.
     cache: Cache,
+    account: Arc<Account>,
     /// File length in units, as far as pages may lie.
     end_units: AtomicU64,
     poisoned: AtomicBool,
@@ -95,14 +94,15 @@ impl PageStore {
         end_units: u64,
         cache_bytes_max: usize,
     ) -> Result<Self> {
-        let extents_bytes_max = cache_bytes_max / EXTENTS_SHARE;
-        let frames = Frames::new(&format.layout, cache_bytes_max - extents_bytes_max)
+        let account = Account::new(cache_bytes_max);
+        let frames = Frames::new(&format.layout, account.frames_bytes_max())
             .map_err(StorageError::io("reserve memory for the page cache"))?;
         Ok(Self {
             storage,
             format,
-            frames,
-            cache: Cache::new(extents_bytes_max),
+            frames: frames.under(&account),
+            cache: Cache::new(account.extents_bytes_max()),
+            account,
             end_units: AtomicU64::new(end_units),
             poisoned: AtomicBool::new(false),
             // A file that already asks for recovery needs no second mark.
@@ -116,6 +116,11 @@ impl PageStore {
 
     pub(crate) fn format(&self) -> &Format {
         &self.format
+    }
+
+    /// The account of memory, which everybody who keeps anything of the store charges.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {

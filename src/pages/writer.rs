@@ -4,6 +4,7 @@
 //! durable slot may still name it.
 //! Layer 2 (pages). Rules: design.md, "Reclamation".
 
+use super::account::Charge;
 use super::allocator::{Allocator, BitmapSource};
 use super::extent::{self, Extent, Piece};
 use super::layout::Layout;
@@ -25,6 +26,19 @@ pub(crate) struct Dead {
     pub(crate) freed: TransactionId,
 }
 
+impl Dead {
+    /// What a dead run takes in memory until it is handed out again: in a list that grows by doubling, and among the
+    /// runs that are released together.
+    pub(crate) const BYTES: usize = 2 * size_of::<Self>() + size_of::<Run>();
+}
+
+/// What the transaction made unreachable so far.
+#[derive(Debug)]
+struct DeadList {
+    runs: Vec<Dead>,
+    charge: Charge,
+}
+
 /// The space of the file, shared by all who allocate.
 pub(crate) type Space = Mutex<Allocator>;
 
@@ -42,24 +56,15 @@ pub(crate) struct PageWriter {
     /// The version that the transaction builds on.
     base: Pin,
     birth: TransactionId,
-    dead: Mutex<Vec<Dead>>,
-    /// Runs of this transaction that were written before its commit.
-    early: Mutex<Vec<Run>>,
+    dead: Mutex<DeadList>,
     /// Bytes of all dirty nodes and values of the transaction.
     dirty_bytes: AtomicUsize,
 }
 
 impl PageWriter {
     pub(crate) fn new(store: Arc<PageStore>, space: Arc<Space>, base: Pin, birth: TransactionId) -> Self {
-        Self {
-            store,
-            space,
-            base,
-            birth,
-            dead: Mutex::new(Vec::new()),
-            early: Mutex::new(Vec::new()),
-            dirty_bytes: AtomicUsize::new(0),
-        }
+        let dead = Mutex::new(DeadList { runs: Vec::new(), charge: Charge::new(store.account()) });
+        Self { store, space, base, birth, dead, dirty_bytes: AtomicUsize::new(0) }
     }
 
     pub(crate) fn store(&self) -> &PageStore {
@@ -82,10 +87,16 @@ impl PageWriter {
     pub(crate) fn count_dirty(&self, added: usize, removed: usize) {
         self.dirty_bytes.fetch_add(added, Ordering::Relaxed);
         self.dirty_bytes.fetch_sub(removed, Ordering::Relaxed);
+        self.store.account().set_dirty(self.dirty_bytes());
     }
 
     pub(crate) fn dirty_bytes(&self) -> usize {
         self.dirty_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether so much is dirty that it has to be written early.
+    pub(crate) fn exceeds_budget(&self) -> bool {
+        self.dirty_bytes() > self.store.account().dirty_bytes_max(self.layout().node_bytes() as usize)
     }
 
     /// Hands out a run of adjacent units, growing the file where needed.
@@ -133,14 +144,15 @@ impl PageWriter {
             return Err(StorageError::corrupted_page(run.page, format!("impossible run of transaction {birth}")));
         }
         self.space.lock().retire(run, &*self.store)?;
-        self.dead.lock().push(Dead { run, birth, freed: self.birth });
+        let mut dead = self.dead.lock();
+        dead.runs.push(Dead { run, birth, freed: self.birth });
+        let bytes = dead.runs.len() * Dead::BYTES;
+        dead.charge.set(bytes);
         Ok(())
     }
 
     /// Writes pages of this transaction before its commit. Nothing reaches them until then.
     pub(crate) fn write_early(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
-        let units = |bytes: usize| u32::try_from(self.layout().units_for_bytes(bytes as u64)).expect("a run's length");
-        self.early.lock().extend(pages.iter().map(|(page, bytes)| Run::new(*page, units(bytes.len()))));
         self.store.write_pages(pages)
     }
 
@@ -188,16 +200,26 @@ impl PageWriter {
 
     /// What the transaction made unreachable, for the commit to hand to reclamation.
     pub(crate) fn take_dead(&self) -> Vec<Dead> {
-        std::mem::take(&mut self.dead.lock())
+        let mut dead = self.dead.lock();
+        dead.charge.set(0);
+        std::mem::take(&mut dead.runs)
     }
 
     /// Gives back everything that the transaction took: space is as it was at its begin, but the file may have grown.
     pub(crate) fn rollback(&self) {
-        for run in self.early.lock().drain(..) {
-            self.store.forget(run);
+        self.take_dead();
+        let mut space = self.space.lock();
+        // What was written early is known by its address, which may be handed out again from here on.
+        for unit in space.new_units() {
+            self.store.forget(Run::new(unit, 1));
         }
-        self.dead.lock().clear();
-        self.space.lock().rollback();
+        space.rollback();
+    }
+}
+
+impl Drop for PageWriter {
+    fn drop(&mut self) {
+        self.store.account().set_dirty(0);
     }
 }
 

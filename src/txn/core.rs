@@ -27,8 +27,6 @@ pub(crate) struct Core {
     pub(crate) durable: Mutex<Durable>,
     pub(crate) notes: Vec<OpenNote>,
     pub(crate) read_only: bool,
-    /// A write transaction spills when its dirty pages exceed this.
-    pub(crate) dirty_bytes_max: usize,
     /// Random number of this session.
     pub(crate) session: [u8; 16],
     turn: Turn,
@@ -61,7 +59,6 @@ pub(crate) struct Opened {
 pub(crate) struct CoreOptions {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) read_only: bool,
-    pub(crate) dirty_bytes_max: usize,
     pub(crate) session: [u8; 16],
 }
 
@@ -82,7 +79,6 @@ impl Core {
             durable: Mutex::new(opened.durable),
             notes: opened.notes,
             read_only: options.read_only,
-            dirty_bytes_max: options.dirty_bytes_max,
             session: options.session,
             turn: Turn::default(),
             header_damaged: AtomicBool::new(opened.header_damaged),

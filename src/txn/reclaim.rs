@@ -5,6 +5,8 @@
 //! Layer 5 (txn). Rules: design.md, "Reclamation".
 
 use crate::base::ids::{Run, TransactionId};
+use crate::base::sync::Arc;
+use crate::pages::account::{Account, Charge};
 use crate::pages::writer::Dead;
 use std::collections::BTreeMap;
 
@@ -12,9 +14,22 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Reclaim {
     held: BTreeMap<TransactionId, Vec<Dead>>,
+    charge: Option<Charge>,
 }
 
 impl Reclaim {
+    /// A list whose memory is charged.
+    pub(crate) fn new(account: &Arc<Account>) -> Self {
+        Self { held: BTreeMap::new(), charge: Some(Charge::new(account)) }
+    }
+
+    fn update_charge(&mut self) {
+        let count: usize = self.held.values().map(Vec::len).sum();
+        if let Some(charge) = &mut self.charge {
+            charge.set(count * Dead::BYTES);
+        }
+    }
+
     /// Takes runs whose freeing is durable and returns those that nobody needs. `pinned` is ascending.
     pub(crate) fn settle(&mut self, dead: Vec<Dead>, pinned: &[TransactionId]) -> Vec<Run> {
         let mut free = Vec::new();
@@ -25,6 +40,7 @@ impl Reclaim {
                 _ => free.push(dead.run),
             }
         }
+        self.update_charge();
         free
     }
 
@@ -36,6 +52,7 @@ impl Reclaim {
             let dead = self.held.remove(&version).unwrap_or_default();
             free.extend(self.settle(dead, pinned));
         }
+        self.update_charge();
         free
     }
 

@@ -176,7 +176,9 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
     }
     // An invalid other slot names nothing; a valid one may serve again, so what it reaches stays.
     let other_reach_units = selection.other.map_or(0, |other| other.reach_units);
-    let durable = Durable { slot, index: selection.index, other_reach_units, reclaim: Reclaim::default() };
+    allocator.charge_to(store.account());
+    let reclaim = Reclaim::new(store.account());
+    let durable = Durable { slot, index: selection.index, other_reach_units, reclaim };
     let header_damaged = selection.god.is_none();
     Ok(Opened { store, space: Mutex::new(allocator), durable, notes: selection.notes, header_damaged })
 }

@@ -195,8 +195,7 @@ impl WriteTransaction {
     }
 
     fn exceeds_budget(&self) -> bool {
-        let bracket = &self.parts().bracket;
-        bracket.writer.dirty_bytes() > bracket.turn.core().dirty_bytes_max
+        self.parts().bracket.writer.exceeds_budget()
     }
 
     /// Writes a table early where the transaction holds too many dirty pages and this table has its share of them; one
