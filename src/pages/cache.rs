@@ -152,6 +152,9 @@ mod tests {
             cache.insert(page(number), vec![0; 1024].into());
             assert!(cache.bytes() <= SHARDS * 4096);
         }
+        let entries: usize = cache.shards.iter().map(|shard| shard.lock().entries.len()).sum();
+        assert_eq!(cache.bytes(), entries * (1024 + ENTRY_BYTES));
+        assert_eq!(entries, SHARDS * (4096 / (1024 + ENTRY_BYTES)));
     }
 
     #[test]

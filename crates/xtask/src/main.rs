@@ -6,6 +6,7 @@ mod fuzz;
 mod freeze;
 mod keys;
 mod memory;
+mod miri;
 mod model;
 mod random;
 mod reopen;
@@ -41,6 +42,8 @@ enum Task {
     Keys(keys::Options),
     /// Load more than memory may hold and compare the most that was taken with the budget.
     Memory(memory::Options),
+    /// Run what is unsafe, and a database in memory on top of it, under Miri.
+    Miri(miri::Options),
     /// Run random operations against a model of the store.
     Model(model::Options),
     /// Plant one bug at a time and require that the tests catch it.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Freeze(options) => freeze::run(&options),
         Task::Keys(options) => keys::run(&options),
         Task::Memory(options) => memory::run(&options),
+        Task::Miri(options) => miri::run(&options),
         Task::Model(options) => model::run(&options),
         Task::Sabotage(options) => sabotage::run(&options),
         Task::Reopen(options) => reopen::run(&options),
