@@ -17,7 +17,7 @@ const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
 const COUNT: u64 = if cfg!(miri) { 30 } else { 1000 };
 
 fn tiny() -> Builder {
-    Builder::new().test_geometry(512, 512, 4096).cache_bytes_max(16 << 20)
+    Builder::new().test_geometry(512, 512, 4096).cache_bytes_max(if cfg!(miri) { 1 << 20 } else { 16 << 20 })
 }
 
 fn charged(db: &Database) -> usize {

@@ -206,11 +206,8 @@ impl Builder {
             cache_bytes_max: self.cache_bytes_max,
         };
         let opened = recover::open(storage, &options)?;
-        let options = CoreOptions {
-            clock: Arc::clone(&self.clock),
-            read_only,
-            session: self.identity.unwrap_or_else(random_id),
-        };
+        let options =
+            CoreOptions { clock: Arc::clone(&self.clock), read_only, session: self.identity.unwrap_or_else(random_id) };
         Ok(Database::new(Core::new(opened, options)))
     }
 }

@@ -69,6 +69,12 @@ pub trait Storage: Debug + Send + Sync + 'static {
     /// After an error any part of the bytes may have been written.
     fn write_at(&self, offset: u64, buffers: &[IoSlice<'_>], mode: WriteMode) -> io::Result<()>;
 
+    /// How many writes to distinct places are worth making at once, from as many threads. One, unless the medium does
+    /// several in less time than one after the other.
+    fn writes_at_once(&self) -> usize {
+        1
+    }
+
     /// Sets the length; new bytes read as zero.
     ///
     /// # Errors

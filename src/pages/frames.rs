@@ -6,6 +6,8 @@
 //! Layer 2 (pages). The only place of the crate with `unsafe`, beside system calls.
 #![expect(unsafe_code, reason = "frames are cut out of one mapping and shared without locks; see each SAFETY note")]
 
+mod limit;
+
 use super::account::Account;
 use super::epoch::{Epoch, Epochs};
 use super::layout::Layout;
@@ -24,9 +26,6 @@ const RETIRED: u32 = 1 << 31;
 
 /// Frames whose states are kept together, and made together.
 const CHUNK: usize = 1024;
-
-/// What a frame takes in the lists of the pool.
-const POOL_BYTES: usize = 24;
 
 /// How many frames are evicted at once.
 const EVICT_BATCH: usize = 32;
@@ -234,11 +233,6 @@ impl Frames {
         })
     }
 
-    /// The same frames, of which no more are used at a time than the account leaves room for.
-    pub(crate) fn under(self, account: &Arc<Account>) -> Self {
-        Self { account: Arc::clone(account), ..self }
-    }
-
     /// Enters an epoch: frames seen from here on keep their bytes until the guard is dropped.
     pub(crate) fn enter(&self) -> Epoch<'_> {
         self.epochs.enter()
@@ -376,25 +370,6 @@ impl Frames {
         pool.free.pop()
     }
 
-    /// Frames that may have memory now.
-    fn limit(&self) -> u32 {
-        let cost = self.frame_bytes + size_of::<State>() + POOL_BYTES;
-        u32::try_from(self.account.frames_bytes_max() / cost).map_or(self.capacity, |limit| limit.min(self.capacity))
-    }
-
-    /// Brings the frames in use towards the limit: a batch, because what is evicted now is free only later.
-    fn shrink(&self, pool: &mut Pool, limit: u32) {
-        self.drain_limbo(pool);
-        if pool.free.len() < EVICT_BATCH {
-            self.evict(pool);
-        }
-        for _ in 0..EVICT_BATCH.min((pool.in_use() - limit) as usize) {
-            let Some(index) = pool.free.pop() else { break };
-            self.return_memory(index);
-            pool.returned.push(index);
-        }
-    }
-
     /// Gives the memory of a free frame back to the system, where the frame is whole pages of the system.
     #[cfg(all(unix, not(miri)))]
     fn return_memory(&self, index: u32) {
@@ -407,9 +382,6 @@ impl Frames {
             }
         }
     }
-
-    #[cfg(not(all(unix, not(miri))))]
-    fn return_memory(&self, _index: u32) {}
 
     /// Frees what was retired before the oldest epoch that somebody is in.
     fn drain_limbo(&self, pool: &mut Pool) {
@@ -466,13 +438,6 @@ impl Frames {
             debug_assert!(unlinked.is_ok() || word.load(Ordering::Relaxed) != index + 1, "a retired frame is linked");
         }
         true
-    }
-}
-
-impl Pool {
-    /// Frames that have memory, or are about to.
-    fn in_use(&self) -> u32 {
-        self.fresh - u32::try_from(self.returned.len()).expect("frames are counted in 32 bits")
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) mod select;
 pub(crate) mod slot;
 pub(crate) mod snapshot;
 pub(crate) mod store;
+#[cfg(test)]
+mod store_tests;
 pub(crate) mod translation;
 pub(crate) mod version;
 pub(crate) mod writer;

@@ -21,9 +21,13 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::io::storage::{Storage, SyncKind, WriteMode};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
 
 /// Adjacent pages are written together up to this size.
 const WRITE_BYTES_MAX: usize = 1 << 20;
+
+/// A thread of its own for writing pays from so many separate writes on.
+const SPANS_PER_WRITER_MIN: usize = 32;
 
 /// Runs up to this size are worth a place in the page cache.
 const CACHED_RUN_BYTES_MAX: u64 = 64 << 10;
@@ -279,33 +283,66 @@ impl PageStore {
 
     // Writing. Every call goes through `guarded`, so the first failure ends all writing.
 
-    /// Writes pages, adjacent ones together. Sorts `pages` by address.
+    /// Writes pages, adjacent ones together, in no order: nothing may name them before all are durable. Sorts `pages` by
+    /// address.
     pub(crate) fn write_pages(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
         self.mark_open()?;
         pages.sort_unstable_by_key(|(page, _)| *page);
+        let spans = self.spans(pages);
+        let writers = (spans.len() / SPANS_PER_WRITER_MIN).min(self.storage.writes_at_once()).max(1);
+        let write = |spans: &[Range<usize>]| spans.iter().try_for_each(|span| self.write_span(&pages[span.clone()]));
+        let (mine, others) = spans.split_at(spans.len().div_ceil(writers));
+        std::thread::scope(|scope| {
+            let started = others.chunks(mine.len().max(1)).map(|spans| {
+                let writer = std::thread::Builder::new().spawn_scoped(scope, move || write(spans));
+                writer.map_err(|_| spans)
+            });
+            let started: Vec<_> = started.collect();
+            let mut outcome = write(mine);
+            for writer in started {
+                // Where the system has no thread to spare, this one does the work.
+                let done = match writer {
+                    Ok(writer) => writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(spans) => write(spans),
+                };
+                outcome = outcome.and(done);
+            }
+            outcome
+        })
+    }
+
+    /// Cuts sorted pages into those that are written together: adjacent ones, up to a limit.
+    fn spans(&self, pages: &[(PageId, &[u8])]) -> Vec<Range<usize>> {
+        let mut spans: Vec<Range<usize>> = Vec::new();
+        let (mut next, mut len_bytes) = (0, 0);
+        for (index, (page, bytes)) in pages.iter().enumerate() {
+            match spans.last_mut() {
+                Some(span) if page.get() == next && len_bytes + bytes.len() <= WRITE_BYTES_MAX => span.end = index + 1,
+                _ => {
+                    spans.push(index..index + 1);
+                    len_bytes = 0;
+                }
+            }
+            let units = self.layout().units_for_bytes(bytes.len() as u64);
+            len_bytes += bytes.len();
+            next = page.get() + units;
+        }
+        spans
+    }
+
+    /// Writes adjacent pages, each padded to whole units.
+    fn write_span(&self, pages: &[(PageId, &[u8])]) -> Result<()> {
         let unit_bytes = self.layout().unit_bytes() as usize;
         let padding = vec![0; unit_bytes];
-        let mut rest = &*pages;
-        while let Some((first, _)) = rest.first() {
-            let mut slices = Vec::new();
-            let (mut len, mut next, mut taken) = (0, *first, 0);
-            for (page, bytes) in rest {
-                if *page != next || (taken > 0 && len + bytes.len() > WRITE_BYTES_MAX) {
-                    break;
-                }
-                let pad = bytes.len().next_multiple_of(unit_bytes) - bytes.len();
-                slices.push(IoSlice::new(bytes));
-                if pad > 0 {
-                    slices.push(IoSlice::new(&padding[..pad]));
-                }
-                len += bytes.len() + pad;
-                next = PageId::from_allocator(page.get() + ((bytes.len() + pad) / unit_bytes) as u64);
-                taken += 1;
+        let mut slices = Vec::with_capacity(2 * pages.len());
+        for (_, bytes) in pages {
+            slices.push(IoSlice::new(bytes));
+            let pad = bytes.len().next_multiple_of(unit_bytes) - bytes.len();
+            if pad > 0 {
+                slices.push(IoSlice::new(&padding[..pad]));
             }
-            self.write_raw(self.layout().offset(*first), &slices)?;
-            rest = &rest[taken..];
         }
-        Ok(())
+        self.write_raw(self.layout().offset(pages[0].0), &slices)
     }
 
     /// Makes everything written so far durable.

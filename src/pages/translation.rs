@@ -122,7 +122,8 @@ mod tests {
         let layout = Layout::new(4096, 2, 65536).unwrap();
         let (translation, account) = (Translation::new(&layout), Account::new(2 << 20));
         let first = |region| translation.place(PageId::new(layout.region_start(region) + 16).unwrap()).unwrap();
-        let made: Vec<_> = (0..100).filter(|region| translation.word_or_make(first(*region), &account).is_some()).collect();
+        let made: Vec<_> =
+            (0..100).filter(|region| translation.word_or_make(first(*region), &account).is_some()).collect();
         assert_eq!(made, (0..7).collect::<Vec<_>>(), "128 KiB each, and the tables of the groups");
         assert_eq!(account.charged(), 7 * (128 << 10) + 7 * size_of::<OnceLock<Words>>());
         assert!(translation.word(first(8)).is_none());
@@ -135,7 +136,8 @@ mod tests {
         let mut expected = (0, 0);
         for region in 0..5000 {
             assert_eq!(group_of(region), expected);
-            expected = if expected.1 + 1 == 1 << expected.0 { (expected.0 + 1, 0) } else { (expected.0, expected.1 + 1) };
+            expected =
+                if expected.1 + 1 == 1 << expected.0 { (expected.0 + 1, 0) } else { (expected.0, expected.1 + 1) };
         }
         assert_eq!(group_of(REGIONS_MAX - 1), (GROUPS - 1, (1 << (GROUPS - 1)) - 1));
     }

@@ -66,7 +66,8 @@ fn compare([one, other]: [ReadTransaction; 2], seed: u64) {
     let (mut rows, mut others) = (one.iter().unwrap(), other.iter().unwrap());
     loop {
         let backwards = random.below(2) == 0;
-        let (row, other) = if backwards { (rows.next_back(), others.next_back()) } else { (rows.next(), others.next()) };
+        let (row, other) =
+            if backwards { (rows.next_back(), others.next_back()) } else { (rows.next(), others.next()) };
         let (row, other) = (row.transpose().unwrap(), other.transpose().unwrap());
         assert_eq!(row.as_ref().map(plain), other.as_ref().map(plain));
         if row.is_none() {

@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Parts of the names of the tests that are run.
-const TESTS: &[&str] =
-    &["pages::frames", "pages::epoch", "pages::translation", "pages::account", "db::in_memory", "db::account"];
+const TESTS: &[&str] = &["pages::frames", "pages::epoch", "pages::translation", "pages::account", "db::in_memory"];
 
 /// Options of the task.
 #[derive(Debug, clap::Args)]
@@ -24,7 +23,8 @@ pub(crate) struct Options {
 /// Runs the task; `false` where a test fails or Miri finds undefined behaviour.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let started = Instant::now();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::workspace_root().join("target"), Into::into);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::workspace_root().join("target"), Into::into);
     // Clocks, and the files of the machine that say how much memory there is.
     let mut flags = "-Zmiri-disable-isolation".to_owned();
     if options.seeds > 1 {

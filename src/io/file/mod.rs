@@ -20,6 +20,9 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::path::{Path, PathBuf};
 
+/// Devices have queues, and this many fill the shorter ones.
+const DIRECT_WRITES_AT_ONCE: usize = 8;
+
 /// A regular file as storage.
 ///
 /// A process can have a file open once for writing, or any number of times for reading, under whatever names. The
@@ -147,6 +150,11 @@ impl Storage for FileStorage {
             return Ok(());
         }
         positioned::write_full(&self.file, offset, buffers, forced)
+    }
+
+    fn writes_at_once(&self) -> usize {
+        // Each direct write waits for the device; one through the page cache waits for nothing.
+        if self.is_direct() { DIRECT_WRITES_AT_ONCE } else { 1 }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
