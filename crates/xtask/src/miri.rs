@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Parts of the names of the tests that are run.
-const TESTS: &[&str] = &["pages::frames", "pages::epoch", "pages::translation", "pages::account", "db::in_memory"];
+const TESTS: &[&str] = &["pages::frames", "pages::epoch", "pages::translation", "db::in_memory"];
 
 /// Options of the task.
 #[derive(Debug, clap::Args)]
