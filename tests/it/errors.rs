@@ -110,7 +110,11 @@ fn pitfall_29_stored_bytes_of_the_wrong_fixed_width_are_an_error_in_every_way_of
     let lies = TableDefinition::<u64, Liar>::new("rows");
     let truth = TableDefinition::<u64, u64>::new("rows");
     for len in [0, 1, 7, 9, 16, 5000] {
-        db.update(|tx| Ok::<_, Error>(drop(tx.open_table(lies)?.insert(1, &vec![1; len][..])?))).unwrap();
+        db.update(|tx| {
+            drop(tx.open_table(lies)?.insert(1, &vec![1; len][..])?);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
         let table = db.begin_read().unwrap().open_table(truth).unwrap();
         let outcomes = [
             table.get(1).map(drop),

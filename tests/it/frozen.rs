@@ -61,7 +61,7 @@ fn expect_contents(db: &Database) {
         &[("(\"\", 1)", "[]"), ("(\"a\\0b\", 2)", "[\"one\", \"\"]"), ("(\"door\", 2)", "[\"rang\"]")],
     );
     expect::<Desc<String>, bool>(db, "falling", &[("Desc(\"z\")", "true"), ("Desc(\"a\")", "false")]);
-    let floats = [("-inf", "'z'"), ("-0.0", "'\\u{e9}'"), ("0.0", "'a'"), ("2.5", "'\\0'")];
+    let floats = [("-inf", "'z'"), ("-0.0", "'\u{e9}'"), ("0.0", "'a'"), ("2.5", "'\\0'")];
     expect::<f64, char>(db, "floats", &floats);
     expect::<OrderId, (Option<u128>, u8)>(
         db,
@@ -101,8 +101,16 @@ fn the_frozen_file_of_version_1_has_exactly_its_rows_and_can_be_written_to() {
 
     let db = Builder::new().open_with_storage(storage.clone()).unwrap();
     let new = TableDefinition::<u64, u64>::new("new");
-    db.update(|tx| Ok::<_, Error>(drop(tx.open_table(new)?.insert(1, 2)?))).unwrap();
-    db.update(|tx| Ok::<_, Error>(assert!(tx.delete_table(new)?))).unwrap();
+    db.update(|tx| {
+        drop(tx.open_table(new)?.insert(1, 2)?);
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    db.update(|tx| {
+        assert!(tx.delete_table(new)?);
+        Ok::<_, Error>(())
+    })
+    .unwrap();
     db.check_integrity().unwrap();
     db.close().unwrap();
     let db = Builder::new().open_with_storage(storage).unwrap();

@@ -112,7 +112,7 @@ macro_rules! namesake {
             where
                 Self: 'b,
             {
-                <$type as Value>::as_bytes(value).as_ref().to_vec()
+                AsRef::<[u8]>::as_ref(&<$type as Value>::as_bytes(value)).to_vec()
             }
 
             fn type_name() -> TypeName {
@@ -145,7 +145,11 @@ namesake!(FalseStr, NewStr, String, "str");
 fn assert_apart<A: Value + 'static, B: Value + 'static, C: Value + 'static>() {
     fn make<V: Value + 'static>() -> Database {
         let db = tiny().in_memory().unwrap();
-        db.update(|tx| Ok::<_, Error>(drop(tx.open_table(TableDefinition::<u64, V>::new("t"))?))).unwrap();
+        db.update(|tx| {
+            drop(tx.open_table(TableDefinition::<u64, V>::new("t"))?);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
         db
     }
     fn opens<V: Value + 'static>(db: &Database) -> bool {

@@ -2,8 +2,8 @@
 
 mod corrupt;
 mod crash;
-mod fuzz;
 mod freeze;
+mod fuzz;
 mod keys;
 mod memory;
 mod miri;

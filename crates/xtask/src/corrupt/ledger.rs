@@ -20,7 +20,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn tell(&mut self, text: String) {
+    pub(super) fn tell(&mut self, text: &str) {
         if self.told.len() < TOLD_MAX {
             self.told.push(text.replace('\n', " "));
         }
@@ -28,7 +28,7 @@ impl Ledger {
 
     pub(super) fn panicked(&mut self, case: u64, text: &str) {
         self.panics += 1;
-        self.tell(format!("case {case}: panic: {text}"));
+        self.tell(&format!("case {case}: panic: {text}"));
     }
 
     pub(super) fn enter(&mut self, case: u64, kind: &str, verdict: &Verdict) {
@@ -46,7 +46,7 @@ impl Ledger {
         self.cost.add(&verdict.cost);
         self.wrong += u64::from(!verdict.wrong.is_empty());
         if let Some(first) = verdict.wrong.first() {
-            self.tell(format!("case {case}: {first}"));
+            self.tell(&format!("case {case}: {first}"));
         }
     }
 
@@ -56,7 +56,7 @@ impl Ledger {
         }
         self.panics += other.panics;
         self.wrong += other.wrong;
-        other.told.into_iter().for_each(|text| self.tell(text));
+        other.told.into_iter().for_each(|text| self.tell(&text));
         self.cost.add(&other.cost);
     }
 
