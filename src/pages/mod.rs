@@ -13,8 +13,6 @@ pub(crate) mod cache;
 pub(crate) mod epoch;
 pub(crate) mod extent;
 pub(crate) mod frames;
-#[cfg(test)]
-mod frames_tests;
 pub(crate) mod header;
 pub(crate) mod layout;
 pub(crate) mod region;

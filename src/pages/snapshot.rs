@@ -32,6 +32,8 @@ enum PageBytes<'p> {
     Held(Hold<'p>),
     /// A frame that is held, together with its snapshot.
     HeldWith(SnapshotHold),
+    /// The same, once for all the rows of a leaf that a scan hands out.
+    Shared(Arc<SnapshotHold>),
     /// Bytes of its own, where no frame was to be had.
     Private(Arc<[u8]>),
     /// The same, together with its snapshot: what the row names out of line must stay too.
@@ -63,6 +65,7 @@ impl<'p> PageRef<'p> {
             PageBytes::Private(bytes) | PageBytes::PrivateWith { bytes, .. } => Err(bytes),
             PageBytes::Dirty(bytes) => Err(Arc::from(bytes)),
             PageBytes::HeldWith(hold) => Err(Arc::from(&*hold)),
+            PageBytes::Shared(hold) => Err(Arc::from(&**hold)),
         }
     }
 
@@ -83,17 +86,28 @@ impl<'p> PageRef<'p> {
         };
         PageRef { bytes }
     }
+
+    /// As [`keep`](Self::keep), at the price of an allocation; clones of the page then cost less.
+    pub(crate) fn keep_shared(self, snapshot: &Arc<Snapshot>) -> PageRef<'static> {
+        let kept = self.keep(snapshot);
+        match kept.bytes {
+            PageBytes::HeldWith(hold) => PageRef { bytes: PageBytes::Shared(Arc::new(hold)) },
+            bytes => PageRef { bytes },
+        }
+    }
 }
 
 impl Deref for PageRef<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.bytes {
             PageBytes::Dirty(bytes) => bytes,
             PageBytes::InEpoch(frame) => frame.bytes(),
             PageBytes::Held(hold) => hold,
             PageBytes::HeldWith(hold) => hold,
+            PageBytes::Shared(hold) => hold,
             PageBytes::Private(bytes) | PageBytes::PrivateWith { bytes, .. } => bytes,
         }
     }

@@ -12,6 +12,7 @@ use super::frames::Frames;
 use super::header::{self, BLOCK_BYTES, Format, GodByte};
 use super::layout::Layout;
 use super::snapshot::PageRef;
+use super::translation::Place;
 use super::version::Pin;
 use crate::base::checksum;
 use crate::base::codec::DecodeError;
@@ -140,14 +141,20 @@ impl PageStore {
 
     /// The node at `page`, verified and inspected, readable as long as the epoch lasts. A hit takes no lock and writes
     /// nothing that others read.
+    #[inline]
     pub(crate) fn node<'p>(&'p self, epoch: &'p Epoch<'_>, _pin: &'p Pin, node: &NodePointer) -> Result<PageRef<'p>> {
         let place = self
             .frames
             .place(node.page)
             .ok_or_else(|| StorageError::corrupted_page(node.page, "no node can stand there"))?;
-        if let Some(frame) = self.frames.get(epoch, place) {
-            return Ok(PageRef::in_epoch(frame));
+        match self.frames.get(epoch, place) {
+            Some(frame) => Ok(PageRef::in_epoch(frame)),
+            None => self.load_node(place, node),
         }
+    }
+
+    #[cold]
+    fn load_node(&self, place: Place, node: &NodePointer) -> Result<PageRef<'_>> {
         let held = self.frames.load(node.page, place, node.level > 1, |bytes| self.read_node(node, bytes))?;
         match held {
             Some(hold) => Ok(PageRef::held(hold)),

@@ -46,6 +46,7 @@ impl Translation {
     }
 
     /// The place of a node's page; `None` for a page that no node can have, or that lies beyond what is translated.
+    #[inline]
     pub(crate) fn place(&self, page: PageId) -> Option<Place> {
         let unit = page.get().checked_sub(self.header_units)?;
         let region = usize::try_from(unit >> self.region_shift).ok()?;
@@ -56,6 +57,7 @@ impl Translation {
     }
 
     /// The word of a place, where its region has been used.
+    #[inline]
     pub(crate) fn word(&self, place: Place) -> Option<&AtomicU32> {
         let (group, index) = group_of(place.region);
         self.groups[group].get()?[index].get()?.get(place.index)

@@ -3,9 +3,12 @@
 //! Invariant: no frame gets memory while as many as the limit have some.
 //! Layer 2 (pages).
 
-use super::{EVICT_BATCH, Frames, Pool, State};
+use super::{EVICT_BATCH, Frames, Pool};
 use crate::base::sync::Arc;
 use crate::pages::account::Account;
+
+/// What the state of a frame and the name of its page take.
+const STATE_BYTES: usize = size_of::<u32>() + size_of::<u64>();
 
 /// What a frame takes in the lists of the pool.
 const POOL_BYTES: usize = 24;
@@ -18,7 +21,7 @@ impl Frames {
 
     /// Frames that may have memory now.
     pub(super) fn limit(&self) -> u32 {
-        let cost = self.frame_bytes + size_of::<State>() + POOL_BYTES;
+        let cost = self.frame_bytes + STATE_BYTES + POOL_BYTES;
         u32::try_from(self.account.frames_bytes_max() / cost).map_or(self.capacity, |limit| limit.min(self.capacity))
     }
 

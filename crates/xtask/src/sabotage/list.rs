@@ -327,9 +327,9 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
     Sabotage {
         name: "retired_frame_is_held",
         rule: "a frame that is being retired refuses new holds",
-        file: "src/pages/frames.rs",
-        find: "(holds & RETIRED == 0).then_some(holds + 1)",
-        replace: "Some(holds + 1)",
+        file: "src/pages/frames/hold.rs",
+        find: "state & RETIRED == 0 && state & HOLDS < HOLDS",
+        replace: "state & HOLDS < HOLDS",
         commands: DEFAULT,
     },
 ];

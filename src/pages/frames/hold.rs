@@ -1,0 +1,130 @@
+//! Frames as they are handed out: seen in an epoch, held, or held together with a snapshot.
+//!
+//! Invariant: a hold counts once in the state of its frame, from when it is made until it is dropped.
+//! Layer 2 (pages).
+
+use super::{Frames, HOLDS, RETIRED};
+use crate::base::sync::Arc;
+use crate::base::sync::atomic::Ordering;
+use crate::pages::snapshot::Snapshot;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+/// A node in a frame, readable while the epoch lasts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameRef<'e> {
+    pub(super) frames: &'e Frames,
+    pub(super) bytes: &'e [u8],
+    pub(super) index: u32,
+}
+
+impl<'e> FrameRef<'e> {
+    pub(crate) fn bytes(&self) -> &'e [u8] {
+        self.bytes
+    }
+
+    /// Keeps the frame beyond the epoch; `None` where it is being retired, so that only the epoch protects it, or
+    /// where the count of holds is at its end.
+    pub(crate) fn hold(&self) -> Option<Hold<'e>> {
+        let may_hold = |state| state & RETIRED == 0 && state & HOLDS < HOLDS;
+        self.frames
+            .state(self.index)
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| may_hold(state).then_some(state + 1))
+            .is_ok()
+            .then_some(Hold { frames: self.frames, index: self.index })
+    }
+}
+
+/// A held frame: its bytes stay as they are.
+#[derive(Debug)]
+pub(crate) struct Hold<'f> {
+    pub(super) frames: &'f Frames,
+    pub(super) index: u32,
+}
+
+impl Hold<'_> {
+    /// The same hold, borrowed from the same frames by another way.
+    pub(crate) fn borrowed_from(self, frames: &Frames) -> Hold<'_> {
+        assert!(std::ptr::eq(self.frames, frames), "a frame is held in the frames that it belongs to");
+        let index = ManuallyDrop::new(self).index;
+        Hold { frames, index }
+    }
+
+    /// The same hold, together with a snapshot of the store that the frames belong to.
+    pub(crate) fn with_snapshot(self, snapshot: &Arc<Snapshot>) -> SnapshotHold {
+        assert!(std::ptr::eq(self.frames, snapshot.store.frames()), "a frame is kept with a snapshot of its store");
+        let index = ManuallyDrop::new(self).index;
+        // SAFETY: the frame is held until the hold that is being made is dropped.
+        let bytes = FrameBytes(NonNull::from(unsafe { snapshot.store.frames().bytes(index) }));
+        SnapshotHold { snapshot: Arc::clone(snapshot), index, bytes }
+    }
+}
+
+impl Deref for Hold<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the frame is held until `self` is dropped, and not filled before that.
+        unsafe { self.frames.bytes(self.index) }
+    }
+}
+
+impl Clone for Hold<'_> {
+    fn clone(&self) -> Self {
+        self.frames.state(self.index).fetch_add(1, Ordering::Relaxed);
+        Self { frames: self.frames, index: self.index }
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.frames.release(self.index);
+    }
+}
+
+/// A held frame and its snapshot.
+#[derive(Debug)]
+pub(crate) struct SnapshotHold {
+    snapshot: Arc<Snapshot>,
+    index: u32,
+    bytes: FrameBytes,
+}
+
+/// The bytes of a frame, found once. Whoever keeps them sees to it that the frame is held.
+#[derive(Debug, Clone, Copy)]
+struct FrameBytes(NonNull<[u8]>);
+
+// SAFETY: the bytes are only read while the frame is held, and then nobody writes to them.
+unsafe impl Send for FrameBytes {}
+// SAFETY: as above.
+unsafe impl Sync for FrameBytes {}
+
+impl SnapshotHold {
+    fn frames(&self) -> &Frames {
+        self.snapshot.store.frames()
+    }
+}
+
+impl Deref for SnapshotHold {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the frame is held until `self` is dropped, and not filled before that; the snapshot keeps the store
+        // and with it the mapping alive.
+        unsafe { self.bytes.0.as_ref() }
+    }
+}
+
+impl Clone for SnapshotHold {
+    fn clone(&self) -> Self {
+        self.frames().state(self.index).fetch_add(1, Ordering::Relaxed);
+        Self { snapshot: Arc::clone(&self.snapshot), index: self.index, bytes: self.bytes }
+    }
+}
+
+impl Drop for SnapshotHold {
+    fn drop(&mut self) {
+        self.frames().release(self.index);
+    }
+}
