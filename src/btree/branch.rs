@@ -9,6 +9,7 @@ use super::node::{self, HEAD_BYTES, HEADER_BYTES, OUT_OF_LINE, SLOT_BYTES};
 use crate::base::error::Result;
 use crate::base::ids::PageId;
 use crate::pages::extent::EXTENT_BYTES;
+use crate::pages::frames::{prefetch, prefetch_line};
 use std::cmp::Ordering;
 
 const LENGTH_BYTES: usize = 2;
@@ -19,6 +20,9 @@ pub(crate) const SEPARATOR_OVERHEAD_BYTES: usize = 2 * WORD_BYTES + HEAD_BYTES +
 
 /// Bytes of a branch that has one child and no separator.
 pub(crate) const LONE_CHILD_BYTES: usize = HEADER_BYTES + 2 * WORD_BYTES;
+
+/// Of separators with equal heads, how many are brought near at once before they are compared.
+const NEAR_SEPARATORS: usize = 32;
 
 /// A pointer to a child and the checksum of its page; zero where the page is not written yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +119,16 @@ pub(crate) fn search(branch: &[u8], key: &[u8], extents: &impl Extents) -> Resul
         Err(Ordering::Less) => return Ok(0),
         Err(_) => return Ok(node::count(branch)),
     };
-    let (mut low, mut high) = node::equal_heads(heads(branch), search_head(branch, suffix));
+    let heads = heads(branch);
+    prefetch(heads, 0..heads.len());
+    let candidates = node::equal_heads(heads, search_head(branch, suffix));
+    if candidates.len() > 1 {
+        for index in candidates.clone().take(NEAR_SEPARATORS) {
+            let at = entry_offset(branch, index);
+            prefetch_line(&branch[at]);
+        }
+    }
+    let (mut low, mut high) = (candidates.start, candidates.end);
     while low < high {
         let middle = low + (high - low) / 2;
         if separator(branch, middle).compare_suffix(suffix, extents)? == Ordering::Less {

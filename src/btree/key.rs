@@ -81,6 +81,7 @@ impl<'a> KeyCell<'a> {
     }
 
     /// How `suffix`, the part of a whole key after this cell's prefix, compares with the cell.
+    #[inline]
     pub(crate) fn compare_suffix(&self, suffix: &[u8], extents: &impl Extents) -> Result<Ordering> {
         let Some(rest) = self.rest else { return Ok(suffix.cmp(self.suffix)) };
         match suffix.split_at_checked(self.suffix.len()) {
@@ -100,7 +101,11 @@ pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
 }
 
 /// Where a key stands against a node's prefix: the suffix to search for, or the side of all entries that it lies on.
+#[inline]
 pub(crate) fn strip_prefix<'k>(prefix: &[u8], key: &'k [u8]) -> Result<&'k [u8], Ordering> {
+    if prefix.is_empty() {
+        return Ok(key);
+    }
     match key.split_at_checked(prefix.len()) {
         Some((head, suffix)) => match head.cmp(prefix) {
             Ordering::Equal => Ok(suffix),
@@ -111,6 +116,7 @@ pub(crate) fn strip_prefix<'k>(prefix: &[u8], key: &'k [u8]) -> Result<&'k [u8],
 }
 
 /// The head that the entry of a key has, given the key's part after the prefix: what is out of line does not count.
+#[inline]
 pub(crate) fn search_head(node: &[u8], suffix: &[u8]) -> u32 {
     let inline = inline_key_max(node.len()).saturating_sub(node::prefix_len(node));
     node::head_of(&suffix[..suffix.len().min(inline)])

@@ -7,7 +7,9 @@ use super::key::{Extents, KeyCell, search_head, strip_prefix};
 use super::node::{self, HEAD_BYTES, HEADER_BYTES, OUT_OF_LINE, SLOT_BYTES};
 use crate::base::error::Result;
 use crate::pages::extent::EXTENT_BYTES;
+use crate::pages::frames::prefetch;
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// Bytes of the two lengths of an entry in a leaf that is not uniform.
 const LENGTHS_BYTES: usize = 4;
@@ -51,6 +53,18 @@ pub(crate) struct Row<'a> {
     pub(crate) value: ValueCell<'a>,
 }
 
+/// Of the arrays of a leaf, as much as is asked for at once: all of them where rows are of common size.
+const NEAR_ARRAYS_BYTES: usize = 6 * 64;
+
+/// Of the prefix, which ends the leaf, as much as is asked for with the arrays.
+const NEAR_PREFIX_BYTES: usize = 64;
+
+/// Brings the header and the arrays of a leaf near that was not looked at yet, so that the search waits once for all.
+pub(crate) fn prefetch_arrays(leaf: &[u8]) {
+    prefetch(leaf, 0..NEAR_ARRAYS_BYTES);
+    prefetch(leaf, leaf.len().saturating_sub(NEAR_PREFIX_BYTES)..leaf.len());
+}
+
 fn heads_at(index: usize) -> usize {
     HEADER_BYTES + index * HEAD_BYTES
 }
@@ -78,11 +92,13 @@ fn extent_at(bytes: &[u8], at: usize) -> &[u8; EXTENT_BYTES] {
 }
 
 /// Row `index`.
+#[inline]
 pub(crate) fn row(leaf: &[u8], index: usize) -> Row<'_> {
     entry(leaf, entry_offset(leaf, index))
 }
 
 /// The row whose entry starts at `at`.
+#[inline]
 pub(crate) fn entry(leaf: &[u8], at: usize) -> Row<'_> {
     let prefix = node::prefix(leaf);
     if node::is_uniform(leaf) {
@@ -119,17 +135,55 @@ pub(crate) const ROW_OVERHEAD_BYTES: usize = HEAD_BYTES + SLOT_BYTES;
 
 /// Finds a key: its index, or where it would be inserted.
 pub(crate) fn search(leaf: &[u8], key: &[u8], extents: &impl Extents) -> Result<std::result::Result<usize, usize>> {
-    let count = node::count(leaf);
-    let suffix = match strip_prefix(node::prefix(leaf), key) {
-        Ok(suffix) => suffix,
-        Err(Ordering::Less) => return Ok(Err(0)),
-        Err(_) => return Ok(Err(count)),
-    };
-    let (mut low, mut high) = node::equal_heads(heads(leaf), search_head(leaf, suffix));
+    match candidates(leaf, key) {
+        Ok((suffix, range)) => search_among(leaf, suffix, range, extents),
+        Err(index) => Ok(Err(index)),
+    }
+}
+
+/// The index of the first row whose key is at least `key`, or the number of rows. A scan begins there: its rows are on
+/// their way while the keys are compared.
+pub(crate) fn seek(leaf: &[u8], key: &[u8], extents: &impl Extents) -> Result<usize> {
+    match candidates(leaf, key) {
+        Ok((suffix, range)) => {
+            prefetch_rows(leaf, range.start);
+            Ok(search_among(leaf, suffix, range, extents)?.unwrap_or_else(|index| index))
+        }
+        Err(index) => Ok(index),
+    }
+}
+
+/// The part of a key after the leaf's prefix and the rows whose heads equal its head; or where a key would stand that
+/// the prefix excludes.
+fn candidates<'k>(leaf: &[u8], key: &'k [u8]) -> std::result::Result<(&'k [u8], Range<usize>), usize> {
+    match strip_prefix(node::prefix(leaf), key) {
+        Ok(suffix) => Ok((suffix, node::equal_heads(heads(leaf), search_head(leaf, suffix)))),
+        Err(Ordering::Less) => Err(0),
+        Err(_) => Err(node::count(leaf)),
+    }
+}
+
+fn search_among(
+    leaf: &[u8],
+    suffix: &[u8],
+    range: Range<usize>,
+    extents: &impl Extents,
+) -> Result<std::result::Result<usize, usize>> {
+    // The row that is the only one is likely to be the one that is wanted: its value will be, too.
+    let near_bytes = if range.len() == 1 { NEAR_ENTRY_BYTES } else { NEAR_KEY_BYTES };
+    for index in range.clone().take(NEAR_ROWS) {
+        let at = entry_offset(leaf, index);
+        prefetch(leaf, at..at + near_bytes);
+    }
+    let (mut low, mut high) = (range.start, range.end);
     while low < high {
         let middle = low + (high - low) / 2;
         match row(leaf, middle).key.compare_suffix(suffix, extents)? {
-            Ordering::Equal => return Ok(Ok(middle)),
+            Ordering::Equal => {
+                let at = entry_offset(leaf, middle);
+                prefetch(leaf, at + near_bytes..at + NEAR_ENTRY_BYTES);
+                return Ok(Ok(middle));
+            }
             Ordering::Less => high = middle,
             Ordering::Greater => low = middle + 1,
         }
@@ -244,35 +298,23 @@ pub(crate) fn used_bytes(leaf: &[u8]) -> usize {
 /// How many rows a scan brings near at once.
 pub(crate) const NEAR_ROWS: usize = 8;
 
-/// Reads a byte of each cache line of the next rows. The reads do not depend on each other, so the processor waits for
-/// memory once and not once for each row; entries stand in the order of their insertion, which no hardware foresees.
-pub(crate) fn bring_near(leaf: &[u8], from: usize) {
-    const LINE_BYTES: usize = 64;
-    const ENTRY_BYTES_MAX: usize = 256;
-    let to = node::count(leaf).min(from + NEAR_ROWS);
-    let len = if node::is_uniform(leaf) {
-        (node::uniform_key_len(leaf) + node::uniform_value_len(leaf)).min(ENTRY_BYTES_MAX)
-    } else {
-        2 * LINE_BYTES
-    };
-    let mut sum = 0_u8;
-    for index in from..to {
+/// Of a row that may be the one, how much is brought near to compare keys.
+const NEAR_KEY_BYTES: usize = 128;
+
+/// Of a row, how much is brought near with it.
+const NEAR_ENTRY_BYTES: usize = 256;
+
+/// Brings the next rows of a scan near, so that it waits for memory once and not once for each row: entries stand in
+/// the order of their insertion, which no hardware foresees.
+pub(crate) fn prefetch_rows(leaf: &[u8], from: usize) {
+    for index in from..node::count(leaf).min(from + NEAR_ROWS) {
         let at = entry_offset(leaf, index);
-        for line in (at..at + len).step_by(LINE_BYTES) {
-            sum ^= leaf.get(line).copied().unwrap_or(0);
-        }
+        prefetch(leaf, at..at + NEAR_ENTRY_BYTES);
     }
-    std::hint::black_box(sum);
 }
 
 /// Where the stored bytes of row `index`'s value start.
+#[cfg(test)]
 pub(crate) fn value_offset(leaf: &[u8], index: usize) -> usize {
-    let at = entry_offset(leaf, index);
-    let row = entry(leaf, at);
-    at + entry_bytes(&row, node::prefix_len(leaf), node::is_uniform(leaf)) - row.value.stored().len()
-}
-
-/// Where the suffix of row `index`'s key starts.
-pub(crate) fn key_offset(leaf: &[u8], index: usize) -> usize {
-    entry_offset(leaf, index) + if node::is_uniform(leaf) { 0 } else { LENGTHS_BYTES }
+    row(leaf, index).value.stored().as_ptr().addr() - leaf.as_ptr().addr()
 }

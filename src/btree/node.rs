@@ -5,6 +5,7 @@
 //! Layer 3 (btree). Bytes: design.md, "Nodes".
 
 use crate::base::ids::TransactionId;
+use std::ops::Range;
 
 /// Bytes of a node's header; what follows starts at a multiple of 64.
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -187,36 +188,28 @@ pub(crate) fn head_of(suffix: &[u8]) -> u32 {
 }
 
 /// The range of entries whose head equals `head`, by binary search over the dense array.
-pub(crate) fn equal_heads(heads: &[u8], head: u32) -> (usize, usize) {
-    let count = heads.len() / HEAD_BYTES;
-    let low = partition_point(heads, 0, count, |other| other < head);
-    // Most often the head is there once or not at all; one look ahead spares the second search.
-    let mut high = low;
-    while high < count && high < low + 2 && head_at(heads, high) == head {
-        high += 1;
+#[inline]
+pub(crate) fn equal_heads(heads: &[u8], head: u32) -> Range<usize> {
+    let (heads, _) = heads.as_chunks();
+    let low = partition_point(heads, |other| other < head);
+    let equal = |index: usize| heads.get(index).is_some_and(|other| u32::from_be_bytes(*other) == head);
+    // Most often the head is there once or not at all; a look ahead spares the second search.
+    match (equal(low), equal(low + 1)) {
+        (false, _) => low..low,
+        (true, false) => low..low + 1,
+        (true, true) => low..low + 2 + partition_point(&heads[low + 2..], |other| other == head),
     }
-    if high == low + 2 {
-        high = partition_point(heads, high, count, |other| other == head);
-    }
-    (low, high)
 }
 
-fn head_at(heads: &[u8], index: usize) -> u32 {
-    let start = index * HEAD_BYTES;
-    u32::from_be_bytes([heads[start], heads[start + 1], heads[start + 2], heads[start + 3]])
-}
-
-/// The first entry of `from..to` for which `before` does not hold; it holds for those below.
-fn partition_point(heads: &[u8], from: usize, to: usize, before: impl Fn(u32) -> bool) -> usize {
-    let (mut low, mut size) = (from, to - from);
+/// The first entry for which `before` does not hold; it holds for those in front of it.
+fn partition_point(heads: &[[u8; HEAD_BYTES]], before: impl Fn(u32) -> bool) -> usize {
+    let (mut low, mut size) = (0, heads.len());
     while size > 0 {
         let half = size / 2;
-        if before(head_at(heads, low + half)) {
-            low += half + 1;
-            size -= half + 1;
-        } else {
-            size = half;
-        }
+        // Without a jump that would be guessed wrong every other time.
+        let is_before = before(u32::from_be_bytes(heads[low + half]));
+        low = if is_before { low + half + 1 } else { low };
+        size = if is_before { size - half - 1 } else { half };
     }
     low
 }

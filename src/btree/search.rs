@@ -4,13 +4,14 @@
 //! can hold it.
 //! Layer 3 (btree).
 
-use super::key::Extents;
+use super::cursor::Found;
+use super::key::{Extents, KeyCell};
 use super::leaf::{self, ValueCell};
 use super::node;
 use super::tree::{Pages, root_expected};
 use super::{branch, key};
 use crate::base::error::Result;
-use crate::base::ids::TreeRoot;
+use crate::base::ids::{PageId, TreeRoot};
 use crate::pages::store::Expected;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -35,26 +36,14 @@ pub(crate) enum RowBytes<N> {
 /// Up to this length bytes are copied into the guard itself.
 const SHORT_BYTES_MAX: usize = 40;
 
-/// Up to this length the values of a range are copied.
-const COPIED_BYTES_MAX: usize = 512;
-
 impl<N: Deref<Target = [u8]>> RowBytes<N> {
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Self::InLeaf(leaf, range) => &leaf[range.clone()],
             Self::Fetched(bytes) => bytes,
             Self::Owned(bytes) => bytes,
             Self::Short(bytes, len) => &bytes[..*len],
-        }
-    }
-
-    /// Keeps the leaf in another way.
-    pub(crate) fn map_leaf<M>(self, map: impl FnOnce(N) -> M) -> RowBytes<M> {
-        match self {
-            Self::InLeaf(leaf, range) => RowBytes::InLeaf(map(leaf), range),
-            Self::Fetched(bytes) => RowBytes::Fetched(bytes),
-            Self::Owned(bytes) => RowBytes::Owned(bytes),
-            Self::Short(bytes, len) => RowBytes::Short(bytes, len),
         }
     }
 }
@@ -64,55 +53,86 @@ impl<N: Deref<Target = [u8]> + Clone> RowRef<N> {
         Self { leaf, index }
     }
 
-    /// The whole key.
-    pub(crate) fn key(&self, extents: &impl Extents) -> Result<RowBytes<N>> {
-        key_at(&self.leaf, self.index, extents)
-    }
-
     /// The value, fetched where it is out of line.
     pub(crate) fn into_value(self, extents: &impl Extents) -> Result<RowBytes<N>> {
-        let (at, len) = match leaf::row(&self.leaf, self.index).value {
+        self.into_kept_value(extents, |leaf| leaf)
+    }
+
+    /// The value, with the leaf kept as `keep` does where the value is not copied.
+    #[inline]
+    pub(crate) fn into_kept_value<M>(self, extents: &impl Extents, keep: impl FnOnce(N) -> M) -> Result<RowBytes<M>> {
+        let range = match leaf::row(&self.leaf, self.index).value {
             ValueCell::Extent(encoded) => return Ok(RowBytes::Fetched(extents.extent(encoded)?)),
-            ValueCell::Inline(bytes) => (leaf::value_offset(&self.leaf, self.index), bytes.len()),
+            ValueCell::Inline(bytes) if bytes.len() <= SHORT_BYTES_MAX => return Ok(short(&self.leaf, bytes)),
+            ValueCell::Inline(bytes) => place_in(&self.leaf, bytes),
         };
-        Ok(RowBytes::InLeaf(self.leaf, at..at + len))
+        Ok(RowBytes::InLeaf(keep(self.leaf), range))
     }
 }
 
-/// The key of a row: a copy where it is short, in the leaf where it stands there in one piece.
-pub(crate) fn key_at<N>(leaf: &N, index: usize, extents: &impl Extents) -> Result<RowBytes<N>>
-where
-    N: Deref<Target = [u8]> + Clone,
-{
-    let cell = leaf::row(leaf, index).key;
-    if cell.rest.is_none() && cell.inline_len() <= SHORT_BYTES_MAX {
-        let mut bytes = [0; SHORT_BYTES_MAX];
-        let len = cell.copy_inline(0, &mut bytes);
-        return Ok(RowBytes::Short(bytes, len));
-    }
-    if cell.prefix.is_empty() && cell.rest.is_none() {
-        let at = leaf::key_offset(leaf, index);
-        Ok(RowBytes::InLeaf(leaf.clone(), at..at + cell.suffix.len()))
-    } else {
-        cell.to_vec(extents).map(RowBytes::Owned)
+/// The bytes of a row.
+type KeyAndValue<N> = (RowBytes<N>, RowBytes<N>);
+
+impl<P: Pages> Found<'_, P> {
+    /// Key and value of the row.
+    #[inline]
+    pub(crate) fn key_and_value(&self) -> Result<KeyAndValue<P::Node>> {
+        let row = leaf::row(self.leaf, self.index);
+        Ok((key_of(self.leaf, &row.key, self.pages)?, value_of(self.leaf, &row.value, self.pages)?))
     }
 }
 
-/// The value of a row that is one of many: a copy where it is small, because keeping the leaf costs an atomic update
-/// for each row, behind which the processor cannot fetch the next one ahead.
-pub(crate) fn value_at<N>(leaf: &N, index: usize, extents: &impl Extents) -> Result<RowBytes<N>>
+/// Where a part of a leaf stands in it.
+#[inline]
+fn place_in(leaf: &[u8], part: &[u8]) -> Range<usize> {
+    let at = part.as_ptr().addr() - leaf.as_ptr().addr();
+    at..at + part.len()
+}
+
+/// The whole key of a row: a copy where it is short, in the leaf where it stands there in one piece.
+#[inline]
+fn key_of<N>(leaf: &N, key: &KeyCell<'_>, extents: &impl Extents) -> Result<RowBytes<N>>
 where
     N: Deref<Target = [u8]> + Clone,
 {
-    match leaf::row(leaf, index).value {
-        ValueCell::Inline(bytes) if bytes.len() <= SHORT_BYTES_MAX => {
-            let mut short = [0; SHORT_BYTES_MAX];
-            short[..bytes.len()].copy_from_slice(bytes);
-            Ok(RowBytes::Short(short, bytes.len()))
-        }
-        ValueCell::Inline(bytes) if bytes.len() <= COPIED_BYTES_MAX => Ok(RowBytes::Owned(bytes.to_vec())),
-        _ => RowRef::new(leaf.clone(), index).into_value(extents),
+    if key.rest.is_some() || (!key.prefix.is_empty() && key.inline_len() > SHORT_BYTES_MAX) {
+        return key.to_vec(extents).map(RowBytes::Owned);
     }
+    if key.inline_len() > SHORT_BYTES_MAX {
+        return Ok(RowBytes::InLeaf(leaf.clone(), place_in(leaf, key.suffix)));
+    }
+    if key.prefix.is_empty() {
+        return Ok(short(leaf, key.suffix));
+    }
+    let mut bytes = [0; SHORT_BYTES_MAX];
+    let len = key.copy_inline(0, &mut bytes);
+    Ok(RowBytes::Short(bytes, len))
+}
+
+/// The value of a row that is one of many.
+#[inline]
+fn value_of<N>(leaf: &N, value: &ValueCell<'_>, extents: &impl Extents) -> Result<RowBytes<N>>
+where
+    N: Deref<Target = [u8]> + Clone,
+{
+    match value {
+        ValueCell::Extent(encoded) => Ok(RowBytes::Fetched(extents.extent(encoded)?)),
+        ValueCell::Inline(bytes) if bytes.len() <= SHORT_BYTES_MAX => Ok(short(leaf, bytes)),
+        ValueCell::Inline(bytes) => Ok(RowBytes::InLeaf(leaf.clone(), place_in(leaf, bytes))),
+    }
+}
+
+/// A copy of a short part of a leaf.
+#[inline]
+fn short<N>(leaf: &[u8], part: &[u8]) -> RowBytes<N> {
+    // Copying as much as there is room for needs no loop; what follows the part is not looked at.
+    let from = place_in(leaf, part).start;
+    if let Some(bytes) = leaf[from..].first_chunk() {
+        return RowBytes::Short(*bytes, part.len());
+    }
+    let mut bytes = [0; SHORT_BYTES_MAX];
+    bytes[..part.len()].copy_from_slice(part);
+    RowBytes::Short(bytes, part.len())
 }
 
 /// Finds the row with this key.
@@ -128,50 +148,53 @@ pub(crate) fn get<P: Pages>(pages: &P, root: &TreeRoot, key: &[u8]) -> Result<Op
     Ok(leaf::search(&node, key, pages)?.ok().map(|index| RowRef::new(node, index)))
 }
 
-/// A node and a position in it, on the way from the root to a leaf.
-pub(crate) type Step<N> = (N, usize);
-
-/// Descends to the first row whose key is at least `key`; the last step may stand behind its leaf's last row.
-pub(crate) fn seek<P: Pages>(pages: &P, root: &TreeRoot, key: &[u8]) -> Result<Vec<Step<P::Node>>> {
-    descend(pages, root, |node, level| {
-        if level == 1 {
-            Ok(leaf::search(node, key, pages)?.unwrap_or_else(|index| index))
-        } else {
-            branch::search(node, key, pages)
-        }
-    })
+/// Where a node stands, and what it must be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pointer {
+    pub(crate) page: PageId,
+    pub(crate) expected: Expected,
+    pub(crate) level: u8,
 }
 
-/// Descends to the first row.
-pub(crate) fn seek_first<P: Pages>(pages: &P, root: &TreeRoot) -> Result<Vec<Step<P::Node>>> {
-    descend(pages, root, |_, _| Ok(0))
+impl Pointer {
+    /// The root of a tree that has rows.
+    pub(crate) fn root(root: &TreeRoot) -> Self {
+        Self { page: root.page, expected: root_expected(root), level: root.height }
+    }
 }
 
-/// Descends to behind the last row.
-pub(crate) fn seek_end<P: Pages>(pages: &P, root: &TreeRoot) -> Result<Vec<Step<P::Node>>> {
-    descend(pages, root, |node, _| Ok(node::count(node)))
+/// A branch on the way from the root to a leaf, and which of its children was taken. The branch itself is not kept: it
+/// is found again at the price of one look, and most ways are never gone back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) branch: Pointer,
+    pub(crate) index: usize,
+    /// Index of its last child.
+    pub(crate) last: usize,
 }
 
-/// Descends from the root, letting `choose` pick the child of each branch and the row of the leaf.
+/// Goes down from a node to a leaf, letting `choose` pick the child of each branch and the row of the leaf. Appends the
+/// branches to `way`.
 pub(crate) fn descend<P: Pages>(
     pages: &P,
-    root: &TreeRoot,
+    from: Pointer,
+    way: &mut Vec<Step>,
     mut choose: impl FnMut(&[u8], u8) -> Result<usize>,
-) -> Result<Vec<Step<P::Node>>> {
-    let mut path = Vec::with_capacity(usize::from(root.height));
-    if root.height == 0 {
-        return Ok(path);
-    }
-    let mut node = pages.node(root.page, root_expected(root), root.height)?;
-    for level in (1..=root.height).rev() {
-        let index = choose(&node, level)?;
-        if level == 1 {
-            path.push((node, index));
-            break;
+) -> Result<(P::Node, usize)> {
+    let mut at = from;
+    loop {
+        let node = pages.node(at.page, at.expected, at.level)?;
+        let index = choose(&node, at.level)?;
+        if at.level == 1 {
+            return Ok((node, index));
         }
+        way.push(Step { branch: at, index, last: node::count(&node) });
         let child = branch::child(&node, index);
-        path.push((node, index));
-        node = pages.node(child.page, Expected::Child(child.sum), level - 1)?;
+        at = Pointer { page: child.page, expected: Expected::Child(child.sum), level: at.level - 1 };
     }
-    Ok(path)
+}
+
+/// Chooses the way to the first row whose key is at least `key`, which may be behind the last row of its leaf.
+pub(crate) fn choose_key(node: &[u8], level: u8, key: &[u8], extents: &impl Extents) -> Result<usize> {
+    if level == 1 { Ok(leaf::seek(node, key, extents)?) } else { branch::search(node, key, extents) }
 }

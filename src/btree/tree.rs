@@ -5,8 +5,9 @@
 
 use super::inspect::inspect;
 use super::key::{Extents, decode_extent};
-use super::node;
+use super::search::{Pointer, Step, descend};
 use super::walk::{Visit, walk};
+use super::{leaf, node};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Digest, PageId, Run, TransactionId, TreeRoot};
 use crate::pages::cache::PageMap;
@@ -20,24 +21,36 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 /// A source of verified nodes.
-pub(crate) trait Pages: Extents {
+pub(crate) trait Pages: Extents + Sized {
     type Node: Deref<Target = [u8]> + Clone;
 
     /// The node at `page`, which must have the checksum and stand at the level that its parent says.
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<Self::Node>;
+
+    /// Goes down from a node to a leaf as [`descend`] does, and keeps the leaf alone.
+    fn descend(
+        &self,
+        from: Pointer,
+        way: &mut Vec<Step>,
+        choose: impl FnMut(&[u8], u8) -> Result<usize>,
+    ) -> Result<(Self::Node, usize)> {
+        descend(self, from, way, choose)
+    }
 }
 
 fn pointer(page: PageId, expected: Expected, level: u8) -> NodePointer {
     NodePointer { page, expected, level, inspect }
 }
 
-fn at_level<N: Deref<Target = [u8]>>(node: N, page: PageId, level: u8) -> Result<N> {
-    if node::level(&node) == level {
-        Ok(node)
-    } else {
-        let found = node::level(&node);
-        Err(StorageError::corrupted_page(page, format!("expected a node of level {level}, found level {found}")))
-    }
+#[inline]
+fn check_level(node: &[u8], page: PageId, level: u8) -> Result<()> {
+    if node::level(node) == level { Ok(()) } else { Err(at_another_level(node, page, level)) }
+}
+
+#[cold]
+fn at_another_level(node: &[u8], page: PageId, level: u8) -> StorageError {
+    let found = node::level(node);
+    StorageError::corrupted_page(page, format!("expected a node of level {level}, found level {found}"))
 }
 
 /// Nodes of a pinned version, for as long as the pin is borrowed and an epoch lasts.
@@ -57,8 +70,14 @@ impl Extents for PinnedPages<'_> {
 impl<'p> Pages for PinnedPages<'p> {
     type Node = PageRef<'p>;
 
+    #[inline]
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<PageRef<'p>> {
-        at_level(self.store.node(self.epoch, self.pin, &pointer(page, expected, level))?, page, level)
+        let node = self.store.node(self.epoch, self.pin, &pointer(page, expected, level))?;
+        if level == 1 {
+            leaf::prefetch_arrays(&node);
+        }
+        check_level(&node, page, level)?;
+        Ok(node)
     }
 }
 
@@ -96,6 +115,17 @@ impl Pages for SnapshotPages {
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<PageRef<'static>> {
         let epoch = self.snapshot.store.enter();
         Ok(self.in_epoch(&epoch).node(page, expected, level)?.keep(&self.snapshot))
+    }
+
+    fn descend(
+        &self,
+        from: Pointer,
+        way: &mut Vec<Step>,
+        choose: impl FnMut(&[u8], u8) -> Result<usize>,
+    ) -> Result<(PageRef<'static>, usize)> {
+        let epoch = self.snapshot.store.enter();
+        let (leaf, index) = descend(&self.in_epoch(&epoch), from, way, choose)?;
+        Ok((leaf.keep_shared(&self.snapshot), index))
     }
 }
 
@@ -247,12 +277,14 @@ impl<'t> Pages for &'t TreeMut {
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<PageRef<'t>> {
         if let Expected::Child(0) | Expected::Root(Digest::ZERO) = expected {
             let bytes = self.dirty.get(&page).ok_or_else(|| nowhere(page))?;
-            return at_level(PageRef::dirty(bytes), page, level);
+            check_level(bytes, page, level)?;
+            return Ok(PageRef::dirty(bytes));
         }
         let store = self.writer.store();
         let epoch = store.enter();
         let node = store.node(&epoch, self.writer.base(), &pointer(page, expected, level))?.hold(store);
-        at_level(node, page, level)
+        check_level(&node, page, level)?;
+        Ok(node)
     }
 }
 

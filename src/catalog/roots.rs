@@ -29,11 +29,10 @@ pub(crate) fn list<P: Pages>(pages: P, data: &TreeRoot) -> Result<Vec<(String, T
     let (start, end) = names::table_range();
     let mut rows = RangeCursor::new(pages, data, Bound::Included(&start), Bound::Excluded(&end))?;
     let mut tables = Vec::new();
-    while let Some(row) = rows.next_row()? {
-        let key = row.key(rows.pages())?;
+    while let Some(found) = rows.next()? {
+        let (key, value) = found.key_and_value()?;
         let name = names::table_name(key.as_slice())
             .ok_or_else(|| StorageError::corrupted("the catalog holds a table whose name is not UTF-8"))?;
-        let value = row.into_value(rows.pages())?;
         tables.push((name.to_owned(), decode(name, value.as_slice())?));
     }
     Ok(tables)

@@ -165,7 +165,7 @@ fn r1_a_version_is_pinned_only_while_a_pin_holds_it() {
     let first = db.begin_read().unwrap();
     let held = || db.core().pins.held().iter().map(|id| id.get()).collect::<Vec<_>>();
     put(&db, 0..20, 30).unwrap();
-    put(&db, 0..20, 20).unwrap();
+    put(&db, 0..20, 60).unwrap();
     let (clone, table) = (db.begin_read().unwrap(), first.open_table(ROWS).unwrap());
     assert_eq!(held(), [1, 3], "version 2 was never pinned");
     drop(first);
@@ -175,7 +175,7 @@ fn r1_a_version_is_pinned_only_while_a_pin_holds_it() {
     let guard = clone.open_table(ROWS).unwrap().get(3).unwrap();
     put(&db, 0..1, 1).unwrap();
     drop(clone);
-    assert_eq!(held(), [1, 3, 4], "so do ranges and guards");
+    assert_eq!(held(), [1, 3, 4], "so do ranges, and guards of values that are not copied");
     drop((range, guard));
     assert_eq!(held(), [4]);
 }

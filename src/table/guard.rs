@@ -13,7 +13,8 @@ use std::marker::PhantomData;
 
 /// A key or value, read where it is stored.
 ///
-/// A guard of a read transaction keeps its snapshot alive and outlives the table that it came from. A guard of a
+/// A guard of a read transaction outlives the table that it came from: it owns a copy of what is short, and keeps its
+/// snapshot alive for what is longer. A guard of a
 /// write transaction borrows its table, so the table cannot change under it.
 pub struct AccessGuard<'a, V: Value + 'static> {
     bytes: RowBytes<PageRef<'a>>,

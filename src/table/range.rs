@@ -7,10 +7,8 @@ use super::guard::AccessGuard;
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::base::sync::Arc;
-use crate::btree::cursor::RangeCursor;
-use crate::btree::key::Extents;
-use crate::btree::search;
-use crate::btree::tree::{SnapshotPages, TreeMut};
+use crate::btree::cursor::{Found, RangeCursor};
+use crate::btree::tree::{Pages, SnapshotPages, TreeMut};
 use crate::pages::snapshot::PageRef;
 use crate::txn::core::Core;
 use std::borrow::Borrow;
@@ -51,23 +49,36 @@ impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
     }
 
     fn step(&mut self, forward: bool) -> Option<Result<Row<'a, K, V>>> {
-        let (row, table) = match (&mut self.rows, forward) {
-            (Rows::Snapshot { cursor, table, .. }, true) => (cursor.next_with(guards), table.as_str()),
-            (Rows::Snapshot { cursor, table, .. }, false) => (cursor.previous_with(guards), table.as_str()),
-            (Rows::Writer { cursor, table }, true) => (cursor.next_with(guards), &**table),
-            (Rows::Writer { cursor, table }, false) => (cursor.previous_with(guards), &**table),
-        };
-        row.map_err(|error| error.in_table(table)).transpose()
+        match &mut self.rows {
+            Rows::Snapshot { cursor, table, .. } => step(cursor, table, forward),
+            Rows::Writer { cursor, table } => step(cursor, table, forward),
+        }
     }
 }
 
-fn guards<'a, K: Key + 'static, V: Value + 'static>(
-    leaf: &PageRef<'a>,
-    index: usize,
-    extents: &impl Extents,
+#[inline]
+fn step<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
+    cursor: &mut RangeCursor<P>,
+    table: &str,
+    forward: bool,
+) -> Option<Result<Row<'a, K, V>>> {
+    let row = match if forward { cursor.next() } else { cursor.previous() } {
+        Ok(Some(found)) => guards(&found),
+        Ok(None) => return None,
+        Err(error) => Err(error),
+    };
+    if row.is_err() {
+        cursor.finish();
+    }
+    Some(row.map_err(|error| error.in_table(table)))
+}
+
+#[inline]
+fn guards<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
+    found: &Found<'_, P>,
 ) -> Result<Row<'a, K, V>> {
-    let key = AccessGuard::of_key(search::key_at(leaf, index, extents)?)?;
-    Ok((key, AccessGuard::of_value(search::value_at(leaf, index, extents)?)?))
+    let (key, value) = found.key_and_value()?;
+    Ok((AccessGuard::of_key(key)?, AccessGuard::of_value(value)?))
 }
 
 impl<'a, K: Key + 'static, V: Value + 'static> Iterator for Range<'a, K, V> {

@@ -51,7 +51,7 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
         let epoch = self.pages.snapshot.store.enter();
         let pages = self.pages.in_epoch(&epoch);
         let Some(row) = search::get(&pages, &self.root, key)? else { return Ok(None) };
-        let value = row.into_value(&pages)?.map_leaf(|leaf| leaf.keep(&self.pages.snapshot));
+        let value = row.into_kept_value(&pages, |leaf| leaf.keep(&self.pages.snapshot))?;
         AccessGuard::of_value(value).map(Some)
     }
 

@@ -60,7 +60,7 @@ impl Core {
         let version = *pages.version();
         let tables = roots::list(pages.clone(), &version.data)?;
         let mut counters = RangeCursor::new(pages, &version.forward, Bound::Unbounded, Bound::Unbounded)?;
-        while counters.next_row()?.is_some() {}
+        while counters.next()?.is_some() {}
         let table = durable.slot.region_table;
         if !table.page.is_none() {
             self.store.read_digested(table.page, table.len_bytes, table.digest)?;

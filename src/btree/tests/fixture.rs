@@ -168,9 +168,9 @@ pub(super) type Row = (Vec<u8>, Vec<u8>);
 pub(super) fn rows<P: Pages + Copy>(pages: P, root: &TreeRoot, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Vec<Row> {
     let mut cursor = RangeCursor::new(pages, root, start, end).unwrap();
     let mut rows = Vec::new();
-    while let Some(row) = cursor.next_row().unwrap() {
-        let key = row.key(&pages).unwrap().as_slice().to_vec();
-        rows.push((key, row.into_value(&pages).unwrap().as_slice().to_vec()));
+    while let Some(found) = cursor.next().unwrap() {
+        let (key, value) = found.key_and_value().unwrap();
+        rows.push((key.as_slice().to_vec(), value.as_slice().to_vec()));
     }
     rows
 }

@@ -63,21 +63,21 @@ fn both_ends_meet_in_every_kind_of_range() {
                 let mut cursor = RangeCursor::new(pages, &db.root(), as_slice(&start), as_slice(&end)).unwrap();
                 let bias = random.below(11);
                 loop {
-                    let (row, wanted) = if random.below(10) < bias {
-                        (cursor.next_row().unwrap(), wanted.pop_front())
+                    let (found, wanted) = if random.below(10) < bias {
+                        (cursor.next().unwrap(), wanted.pop_front())
                     } else {
-                        (cursor.previous_row().unwrap(), wanted.pop_back())
+                        (cursor.previous().unwrap(), wanted.pop_back())
                     };
-                    let row = row.map(|row| {
-                        let key = row.key(&pages).unwrap().as_slice().to_vec();
-                        (key, row.into_value(&pages).unwrap().as_slice().to_vec())
+                    let row = found.map(|found| {
+                        let (key, value) = found.key_and_value().unwrap();
+                        (key.as_slice().to_vec(), value.as_slice().to_vec())
                     });
                     assert_eq!(row, wanted, "{seed} {start:?} {end:?}");
                     if row.is_none() {
                         break;
                     }
                 }
-                assert!(cursor.next_row().unwrap().is_none() && cursor.previous_row().unwrap().is_none());
+                assert!(cursor.next().unwrap().is_none() && cursor.previous().unwrap().is_none());
             }
         }
     }
@@ -88,27 +88,27 @@ fn an_owned_cursor_and_its_rows_keep_their_snapshot() {
     let mut db = Db::new(tiny(), 4 << 10);
     let mut txn = db.begin();
     for number in 0..300_u32 {
-        txn.insert(&number.to_be_bytes(), &[1; 150]);
+        txn.insert(&number.to_be_bytes(), &[1; 60]);
     }
     db.commit(txn);
     let pages = SnapshotPages::new(Arc::clone(&db.store), db.pins.pin_published());
     let mut cursor = RangeCursor::new(pages.clone(), &db.root(), Bound::Unbounded, Bound::Unbounded).unwrap();
-    let first = cursor.next_row().unwrap().unwrap();
+    let (first_key, first) = cursor.next().unwrap().unwrap().key_and_value().unwrap();
     for _ in 0..3 {
         let mut txn = db.begin();
         for number in 0..300_u32 {
-            txn.insert(&number.to_be_bytes(), &[2; 150]);
+            txn.insert(&number.to_be_bytes(), &[2; 60]);
         }
         db.commit(txn);
     }
     assert!(db.pending_units() > 0);
     let mut count = 1;
-    while let Some(row) = cursor.previous_row().unwrap() {
-        assert_eq!(row.into_value(&pages).unwrap().as_slice(), &[1; 150]);
+    while let Some(found) = cursor.previous().unwrap() {
+        assert_eq!(found.key_and_value().unwrap().1.as_slice(), &[1; 60]);
         count += 1;
     }
-    assert_eq!((count, first.key(&pages).unwrap().as_slice().to_vec()), (300, vec![0; 4]));
-    assert_eq!(first.clone().into_value(&pages).unwrap().as_slice(), &[1; 150]);
+    assert_eq!((count, first_key.as_slice()), (300, &[0; 4][..]));
+    assert_eq!(first.as_slice(), &[1; 60]);
     drop((cursor, pages));
     db.reclaim();
     assert!(db.pending_units() > 0, "a row that was handed out still keeps the snapshot");
