@@ -7,7 +7,7 @@ use super::inspect::inspect;
 use super::key::{Extents, decode_extent};
 use super::search::{Pointer, Step, descend};
 use super::walk::{Visit, walk};
-use super::{leaf, node};
+use super::{branch, leaf, node};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Digest, PageId, Run, TransactionId, TreeRoot};
 use crate::pages::cache::PageMap;
@@ -81,6 +81,18 @@ impl<'p> Pages for PinnedPages<'p> {
     }
 }
 
+impl PinnedPages<'_> {
+    /// Brings the leaf near that follows the one to which a way leads, where one branch holds both.
+    fn expect_next_leaf(&self, way: &[Step]) -> Result<()> {
+        let Some(Step { branch, index, .. }) = way.last().filter(|step| step.index < step.last) else { return Ok(()) };
+        let next = branch::child(&self.node(branch.page, branch.expected, branch.level)?, index + 1);
+        if let Some(leaf) = self.store.expect_node(self.epoch, next.page) {
+            leaf::prefetch_arrays(&leaf);
+        }
+        Ok(())
+    }
+}
+
 /// Nodes of a pinned version that keep the snapshot alive themselves.
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotPages {
@@ -124,7 +136,11 @@ impl Pages for SnapshotPages {
         choose: impl FnMut(&[u8], u8) -> Result<usize>,
     ) -> Result<(PageRef<'static>, usize)> {
         let epoch = self.snapshot.store.enter();
-        let (leaf, index) = descend(&self.in_epoch(&epoch), from, way, choose)?;
+        let pages = self.in_epoch(&epoch);
+        let (leaf, index) = descend(&pages, from, way, choose)?;
+        if index == 0 || index + leaf::NEAR_ROWS > node::count(&leaf) {
+            pages.expect_next_leaf(way)?;
+        }
         Ok((leaf.keep_shared(&self.snapshot), index))
     }
 }

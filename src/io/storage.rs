@@ -63,6 +63,12 @@ pub trait Storage: Debug + Send + Sync + 'static {
     /// `UnexpectedEof` where the bytes reach past the end; short reads are continued, never returned.
     fn read_at(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<()>;
 
+    /// Says that these bytes are likely to be read soon. A medium that can fetch them meanwhile may do so; nobody waits
+    /// for it, and what goes wrong shows when they are read.
+    fn read_ahead(&self, offset: u64, len_bytes: u64) {
+        let _ = (offset, len_bytes);
+    }
+
     /// Writes every buffer in order, starting at `offset`, extending the storage where needed.
     ///
     /// # Errors

@@ -153,6 +153,15 @@ impl PageStore {
         }
     }
 
+    /// A node that is likely to be wanted soon, where it is in memory; where it is not, the storage is told.
+    pub(crate) fn expect_node<'p>(&'p self, epoch: &'p Epoch<'_>, page: PageId) -> Option<PageRef<'p>> {
+        let frame = self.frames.get(epoch, self.frames.place(page)?);
+        if frame.is_none() {
+            self.storage.read_ahead(self.layout().offset(page), u64::from(self.layout().node_bytes()));
+        }
+        frame.map(PageRef::in_epoch)
+    }
+
     #[cold]
     fn load_node(&self, place: Place, node: &NodePointer) -> Result<PageRef<'_>> {
         let held = self.frames.load(node.page, place, node.level > 1, |bytes| self.read_node(node, bytes))?;

@@ -139,6 +139,14 @@ impl Storage for FileStorage {
         positioned::read_full(&self.file, offset, buffers)
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    fn read_ahead(&self, offset: u64, len_bytes: u64) {
+        let len = std::num::NonZeroU64::new(len_bytes);
+        if let Err(error) = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::WillNeed) {
+            log::debug!("the system takes no hint about reads: {error}");
+        }
+    }
+
     fn write_at(&self, offset: u64, buffers: &[IoSlice<'_>], mode: WriteMode) -> io::Result<()> {
         self.check_writable()?;
         self.check_aligned(offset, buffers)?;
