@@ -101,7 +101,8 @@ impl<'a> Rows<'a> {
         let uniform = uniform.map(|(key_len, value_len)| (key_len - prefix_len, value_len));
         node::format(out, Shape { kind: KIND_LEAF, level: 1, birth, uniform }, &prefix[..prefix_len]);
         node::set_count(out, to - from);
-        for (index, row) in self.rows[from..to].iter().enumerate() {
+        // The heap grows downwards: so its entries stand in key order.
+        for (index, row) in self.rows[from..to].iter().enumerate().rev() {
             leaf::push(out, index, to - from, row);
         }
     }

@@ -103,8 +103,7 @@ impl<P: Pages> RangeCursor<P> {
         let index = front.index;
         front.index += 1;
         if index >= self.near_end {
-            leaf::prefetch_rows(&front.leaf, index);
-            self.near_end = index + leaf::NEAR_ROWS;
+            self.near_end = leaf::prefetch_rows(&front.leaf, index);
         }
         Ok(Some(Found { leaf: &front.leaf, index, pages: &self.pages }))
     }

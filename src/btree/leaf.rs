@@ -290,6 +290,38 @@ pub(crate) fn replace_value(leaf: &mut [u8], index: usize, value: &ValueCell<'_>
     true
 }
 
+/// Lays the entries out in key order, the first at the lowest address, and leaves no garbage among them: a scan then
+/// reads the heap from one end to the other.
+pub(crate) fn order_heap(leaf: &mut [u8]) {
+    let count = node::count(leaf);
+    let (mut next, mut ordered) = (node::heap_start(leaf), node::garbage(leaf) == 0);
+    for index in 0..count {
+        let at = entry_offset(leaf, index);
+        ordered &= at == next;
+        next = at + entry_len(leaf, at);
+    }
+    if ordered {
+        return;
+    }
+    let before = leaf.to_vec();
+    let mut at = node::heap_end(leaf);
+    for index in (0..count).rev() {
+        let from = entry_offset(&before, index);
+        let len = entry_len(&before, from);
+        at -= len;
+        leaf[at..at + len].copy_from_slice(&before[from..from + len]);
+        node::put_u16(leaf, slot_at(count, index), at);
+    }
+    leaf[arrays_end(count)..at].fill(0);
+    node::set_heap_start(leaf, at);
+    node::set_garbage(leaf, 0);
+}
+
+/// Bytes of the entry at `at`.
+fn entry_len(leaf: &[u8], at: usize) -> usize {
+    entry_bytes(&entry(leaf, at), node::prefix_len(leaf), node::is_uniform(leaf))
+}
+
 /// Bytes that rows, prefix and header use, garbage not counted.
 pub(crate) fn used_bytes(leaf: &[u8]) -> usize {
     arrays_end(node::count(leaf)) + (leaf.len() - node::heap_start(leaf)) - node::garbage(leaf)
@@ -305,12 +337,25 @@ const NEAR_KEY_BYTES: usize = 128;
 const NEAR_ENTRY_BYTES: usize = 256;
 
 /// Brings the next rows of a scan near, so that it waits for memory once and not once for each row: entries stand in
-/// the order of their insertion, which no hardware foresees.
-pub(crate) fn prefetch_rows(leaf: &[u8], from: usize) {
-    for index in from..node::count(leaf).min(from + NEAR_ROWS) {
+/// the order of their insertion until the leaf is written, which no hardware foresees.
+///
+/// Returns the row before which this need not be done again.
+pub(crate) fn prefetch_rows(leaf: &[u8], from: usize) -> usize {
+    let to = node::count(leaf).min(from + NEAR_ROWS);
+    if from >= to {
+        return to;
+    }
+    let (first, last) = (entry_offset(leaf, from), entry_offset(leaf, to - 1));
+    if (first..first + NEAR_ROWS * NEAR_ENTRY_BYTES).contains(&last) {
+        // Most likely all that lies between belongs to these rows; then the processor itself sees how it goes on.
+        prefetch(leaf, first..last + NEAR_ENTRY_BYTES);
+        return usize::MAX;
+    }
+    for index in from..to {
         let at = entry_offset(leaf, index);
         prefetch(leaf, at..at + NEAR_ENTRY_BYTES);
     }
+    to
 }
 
 /// Where the stored bytes of row `index`'s value start.

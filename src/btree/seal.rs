@@ -4,7 +4,8 @@
 //! Layer 3 (btree). Rules: design.md, "Commit".
 
 use super::branch::{self, Child};
-use super::node::{self, KIND_BRANCH};
+use super::leaf;
+use super::node::{self, KIND_BRANCH, KIND_LEAF};
 use super::tree::{TreeMut, nowhere};
 use crate::base::checksum;
 use crate::base::error::Result;
@@ -53,6 +54,9 @@ impl TreeMut {
                     branch::set_child(&mut bytes, index, Child { page: child.page, sum });
                 }
             }
+        }
+        if node::kind(&bytes) == KIND_LEAF {
+            leaf::order_heap(&mut bytes);
         }
         self.count_dirty(0, bytes.len());
         let sum = child_sum(&bytes);

@@ -12,6 +12,7 @@ use super::tree::{Pages, root_expected};
 use super::{branch, key};
 use crate::base::error::Result;
 use crate::base::ids::{PageId, TreeRoot};
+use crate::pages::snapshot::PageRef;
 use crate::pages::store::Expected;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -23,14 +24,41 @@ pub(crate) struct RowRef<N> {
     index: usize,
 }
 
-/// The bytes of a key or value: inside the leaf, or brought together.
+/// A node of which a part can be shown.
+pub(crate) trait Narrow: Deref<Target = [u8]> + Clone {
+    fn narrow(self, range: Range<usize>) -> Self;
+
+    fn part(&self, range: Range<usize>) -> Self;
+}
+
+impl Narrow for PageRef<'_> {
+    #[inline]
+    fn narrow(self, range: Range<usize>) -> Self {
+        PageRef::narrow(self, range)
+    }
+
+    #[inline(always)]
+    fn part(&self, range: Range<usize>) -> Self {
+        PageRef::part(self, range)
+    }
+}
+
+/// The bytes of a key or value: a part of the leaf, or brought together.
 #[derive(Debug, Clone)]
 pub(crate) enum RowBytes<N> {
-    InLeaf(N, Range<usize>),
+    InLeaf(N),
     Fetched(Arc<[u8]>),
     Owned(Vec<u8>),
     /// Short enough that a copy is cheaper than keeping the leaf.
-    Short([u8; SHORT_BYTES_MAX], usize),
+    Short(Short),
+}
+
+/// A copy of few bytes. Aligned, because it is moved from hand to hand: moves of odd pieces make the processor wait.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(8))]
+pub(crate) struct Short {
+    bytes: [u8; SHORT_BYTES_MAX],
+    len: usize,
 }
 
 /// Up to this length bytes are copied into the guard itself.
@@ -40,15 +68,15 @@ impl<N: Deref<Target = [u8]>> RowBytes<N> {
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
-            Self::InLeaf(leaf, range) => &leaf[range.clone()],
+            Self::InLeaf(part) => part,
             Self::Fetched(bytes) => bytes,
             Self::Owned(bytes) => bytes,
-            Self::Short(bytes, len) => &bytes[..*len],
+            Self::Short(short) => &short.bytes[..short.len],
         }
     }
 }
 
-impl<N: Deref<Target = [u8]> + Clone> RowRef<N> {
+impl<N: Narrow> RowRef<N> {
     pub(crate) fn new(leaf: N, index: usize) -> Self {
         Self { leaf, index }
     }
@@ -60,20 +88,45 @@ impl<N: Deref<Target = [u8]> + Clone> RowRef<N> {
 
     /// The value, with the leaf kept as `keep` does where the value is not copied.
     #[inline]
-    pub(crate) fn into_kept_value<M>(self, extents: &impl Extents, keep: impl FnOnce(N) -> M) -> Result<RowBytes<M>> {
+    pub(crate) fn into_kept_value<M: Narrow>(
+        self,
+        extents: &impl Extents,
+        keep: impl FnOnce(N) -> M,
+    ) -> Result<RowBytes<M>> {
         let range = match leaf::row(&self.leaf, self.index).value {
             ValueCell::Extent(encoded) => return Ok(RowBytes::Fetched(extents.extent(encoded)?)),
             ValueCell::Inline(bytes) if bytes.len() <= SHORT_BYTES_MAX => return Ok(short(&self.leaf, bytes)),
             ValueCell::Inline(bytes) => place_in(&self.leaf, bytes),
         };
-        Ok(RowBytes::InLeaf(keep(self.leaf), range))
+        Ok(RowBytes::InLeaf(keep(self.leaf).narrow(range)))
     }
 }
 
 /// The bytes of a row.
 type KeyAndValue<N> = (RowBytes<N>, RowBytes<N>);
 
-impl<P: Pages> Found<'_, P> {
+impl<'c, P: Pages> Found<'c, P> {
+    /// Key and value of a row of which each stands in the leaf in one piece, as nearly all do.
+    #[inline]
+    pub(crate) fn in_leaf(&self) -> Option<(&'c [u8], &'c [u8])> {
+        match leaf::row(self.leaf, self.index) {
+            leaf::Row { key: KeyCell { prefix: [], suffix, rest: None }, value: ValueCell::Inline(value) } => {
+                Some((suffix, value))
+            }
+            _ => None,
+        }
+    }
+
+    /// A part of the leaf, kept: as a copy where it is short.
+    #[inline(always)]
+    pub(crate) fn keep(&self, part: &[u8]) -> RowBytes<P::Node> {
+        if part.len() <= SHORT_BYTES_MAX {
+            short(self.leaf, part)
+        } else {
+            RowBytes::InLeaf(self.leaf.part(place_in(self.leaf, part)))
+        }
+    }
+
     /// Key and value of the row.
     #[inline]
     pub(crate) fn key_and_value(&self) -> Result<KeyAndValue<P::Node>> {
@@ -93,46 +146,46 @@ fn place_in(leaf: &[u8], part: &[u8]) -> Range<usize> {
 #[inline]
 fn key_of<N>(leaf: &N, key: &KeyCell<'_>, extents: &impl Extents) -> Result<RowBytes<N>>
 where
-    N: Deref<Target = [u8]> + Clone,
+    N: Narrow,
 {
     if key.rest.is_some() || (!key.prefix.is_empty() && key.inline_len() > SHORT_BYTES_MAX) {
         return key.to_vec(extents).map(RowBytes::Owned);
     }
     if key.inline_len() > SHORT_BYTES_MAX {
-        return Ok(RowBytes::InLeaf(leaf.clone(), place_in(leaf, key.suffix)));
+        return Ok(RowBytes::InLeaf(leaf.part(place_in(leaf, key.suffix))));
     }
     if key.prefix.is_empty() {
         return Ok(short(leaf, key.suffix));
     }
     let mut bytes = [0; SHORT_BYTES_MAX];
     let len = key.copy_inline(0, &mut bytes);
-    Ok(RowBytes::Short(bytes, len))
+    Ok(RowBytes::Short(Short { bytes, len }))
 }
 
 /// The value of a row that is one of many.
 #[inline]
 fn value_of<N>(leaf: &N, value: &ValueCell<'_>, extents: &impl Extents) -> Result<RowBytes<N>>
 where
-    N: Deref<Target = [u8]> + Clone,
+    N: Narrow,
 {
     match value {
         ValueCell::Extent(encoded) => Ok(RowBytes::Fetched(extents.extent(encoded)?)),
         ValueCell::Inline(bytes) if bytes.len() <= SHORT_BYTES_MAX => Ok(short(leaf, bytes)),
-        ValueCell::Inline(bytes) => Ok(RowBytes::InLeaf(leaf.clone(), place_in(leaf, bytes))),
+        ValueCell::Inline(bytes) => Ok(RowBytes::InLeaf(leaf.part(place_in(leaf, bytes)))),
     }
 }
 
 /// A copy of a short part of a leaf.
-#[inline]
+#[inline(always)]
 fn short<N>(leaf: &[u8], part: &[u8]) -> RowBytes<N> {
     // Copying as much as there is room for needs no loop; what follows the part is not looked at.
     let from = place_in(leaf, part).start;
     if let Some(bytes) = leaf[from..].first_chunk() {
-        return RowBytes::Short(*bytes, part.len());
+        return RowBytes::Short(Short { bytes: *bytes, len: part.len() });
     }
     let mut bytes = [0; SHORT_BYTES_MAX];
     bytes[..part.len()].copy_from_slice(part);
-    RowBytes::Short(bytes, part.len())
+    RowBytes::Short(Short { bytes, len: part.len() })
 }
 
 /// Finds the row with this key.

@@ -5,7 +5,7 @@
 
 use super::inspect::inspect;
 use super::key::{Extents, decode_extent};
-use super::search::{Pointer, Step, descend};
+use super::search::{Narrow, Pointer, Step, descend};
 use super::walk::{Visit, walk};
 use super::{branch, leaf, node};
 use crate::base::error::{Result, StorageError};
@@ -17,12 +17,12 @@ use crate::pages::snapshot::{PageRef, Snapshot};
 use crate::pages::store::{Expected, NodePointer, PageStore};
 use crate::pages::version::{Pin, Version};
 use crate::pages::writer::{PageWriter, WRITE_THROUGH_BYTES_MIN};
-use std::ops::Deref;
+use std::any::Any;
 use std::sync::Arc;
 
 /// A source of verified nodes.
 pub(crate) trait Pages: Extents + Sized {
-    type Node: Deref<Target = [u8]> + Clone;
+    type Node: Narrow;
 
     /// The node at `page`, which must have the checksum and stand at the level that its parent says.
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<Self::Node>;
@@ -101,7 +101,12 @@ pub(crate) struct SnapshotPages {
 
 impl SnapshotPages {
     pub(crate) fn new(store: Arc<PageStore>, pin: Pin) -> Self {
-        Self { snapshot: Arc::new(Snapshot { store, pin }) }
+        Self { snapshot: Arc::new(Snapshot { store, pin, _owner: None }) }
+    }
+
+    /// As [`new`](Self::new), keeping `owner` alive as long as anything of the snapshot is read.
+    pub(crate) fn owned_by(store: Arc<PageStore>, pin: Pin, owner: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { snapshot: Arc::new(Snapshot { store, pin, _owner: Some(owner) }) }
     }
 
     pub(crate) fn version(&self) -> &Version {

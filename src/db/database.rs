@@ -177,7 +177,7 @@ impl Database {
     /// same, but cannot report a failure.
     ///
     /// # Errors
-    /// [`CloseError::InUse`] while other handles, transactions or tables live; the last of them then closes the file.
+    /// [`CloseError::InUse`] while other handles, transactions, tables, ranges or guards live; the last of them then closes the file.
     /// [`CloseError::Storage`] where writing failed; the next opening recovers the last commit.
     pub fn close(self) -> Result<(), CloseError> {
         let others = Arc::strong_count(&self.core) - 1;

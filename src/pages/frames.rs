@@ -14,7 +14,8 @@ mod prefetch;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use hold::{FrameRef, Hold, SnapshotHold};
+use hold::FrameBytes;
+pub(crate) use hold::{FrameRef, Hold, SharedHold, SnapshotHold};
 pub(crate) use prefetch::{prefetch, prefetch_line};
 
 use super::account::Account;
@@ -208,7 +209,9 @@ impl Frames {
             state.store(RETIRED | 1, Ordering::Relaxed);
         }
         std::mem::forget(taken);
-        Ok(Some(Hold { frames: self, index }))
+        // SAFETY: the frame is held from here on.
+        let bytes = FrameBytes::of(unsafe { self.bytes(index) });
+        Ok(Some(Hold { frames: self, index, bytes }))
     }
 
     /// Unlinks a page, so that its run can be handed out again.

@@ -28,10 +28,14 @@ impl<'a, V: Value + 'static> AccessGuard<'a, V> {
     }
 
     fn of_bytes(bytes: RowBytes<PageRef<'a>>, what: &str) -> Result<Self> {
-        if let Err(error) = V::try_from_bytes(bytes.as_slice()) {
-            return Err(undecodable::<V>(what, error));
-        }
-        Ok(Self { bytes, value: PhantomData })
+        check::<V>(bytes.as_slice(), what)?;
+        Ok(Self::of_checked(bytes))
+    }
+
+    /// Guards bytes that were found to decode.
+    #[inline(always)]
+    pub(crate) fn of_checked(bytes: RowBytes<PageRef<'a>>) -> Self {
+        Self { bytes, value: PhantomData }
     }
 
     /// What is stored. Costs one decode; borrows from the guard.
@@ -57,6 +61,16 @@ impl<'a, K: Key + 'static> AccessGuard<'a, K> {
     }
 }
 
+/// Refuses bytes that do not decode.
+#[inline]
+pub(crate) fn check<V: Value>(bytes: &[u8], what: &str) -> Result<()> {
+    match V::try_from_bytes(bytes) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(undecodable::<V>(what, error)),
+    }
+}
+
+#[cold]
 fn undecodable<V: Value>(what: &str, error: DecodeError) -> StorageError {
     StorageError::undecodable(format_args!("a stored {what} is no {}", V::type_name()), error)
 }

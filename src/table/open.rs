@@ -100,7 +100,7 @@ impl ReadTransaction {
     }
 
     fn read_only<K: Key + 'static, V: Value + 'static>(&self, name: &str, root: TreeRoot) -> ReadOnlyTable<K, V> {
-        ReadOnlyTable::new(Arc::new(name.to_owned()), self.pages().clone(), root, Arc::clone(self.core()))
+        ReadOnlyTable::new(Arc::new(name.to_owned()), self.pages().clone(), root)
     }
 
     /// Opens a table of the snapshot by its name alone, with the types that are stored beside it.

@@ -3,14 +3,13 @@
 //! Invariant: an inverted or empty range yields nothing; it is never an error and never a panic.
 //! Layer 6 (table).
 
-use super::guard::AccessGuard;
+use super::guard::{AccessGuard, check};
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::base::sync::Arc;
 use crate::btree::cursor::{Found, RangeCursor};
 use crate::btree::tree::{Pages, SnapshotPages, TreeMut};
 use crate::pages::snapshot::PageRef;
-use crate::txn::core::Core;
 use std::borrow::Borrow;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -31,16 +30,8 @@ pub struct Range<'a, K: Key + 'static, V: Value + 'static> {
 
 /// Where rows come from.
 pub(crate) enum Rows<'a> {
-    Snapshot {
-        cursor: RangeCursor<SnapshotPages>,
-        table: Arc<String>,
-        /// Keeps the file open and locked.
-        _core: Arc<Core>,
-    },
-    Writer {
-        cursor: RangeCursor<&'a TreeMut>,
-        table: &'a str,
-    },
+    Snapshot { cursor: RangeCursor<SnapshotPages>, table: Arc<String> },
+    Writer { cursor: RangeCursor<&'a TreeMut>, table: &'a str },
 }
 
 impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
@@ -48,15 +39,16 @@ impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
         Self { rows, types: PhantomData }
     }
 
+    #[inline(always)]
     fn step(&mut self, forward: bool) -> Option<Result<Row<'a, K, V>>> {
         match &mut self.rows {
-            Rows::Snapshot { cursor, table, .. } => step(cursor, table, forward),
+            Rows::Snapshot { cursor, table } => step(cursor, table, forward),
             Rows::Writer { cursor, table } => step(cursor, table, forward),
         }
     }
 }
 
-#[inline]
+#[inline(always)]
 fn step<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
     cursor: &mut RangeCursor<P>,
     table: &str,
@@ -73,8 +65,21 @@ fn step<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
     Some(row.map_err(|error| error.in_table(table)))
 }
 
-#[inline]
+#[inline(always)]
 fn guards<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
+    found: &Found<'_, P>,
+) -> Result<Row<'a, K, V>> {
+    // What is checked where it stands can be put together where it is handed out, without being moved.
+    if let Some((key, value)) = found.in_leaf().filter(|_| K::KEY_BYTES_ARE_VALUE_BYTES) {
+        check::<K>(key, "key")?;
+        check::<V>(value, "value")?;
+        return Ok((AccessGuard::of_checked(found.keep(key)), AccessGuard::of_checked(found.keep(value))));
+    }
+    guards_put_together(found)
+}
+
+#[cold]
+fn guards_put_together<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
     found: &Found<'_, P>,
 ) -> Result<Row<'a, K, V>> {
     let (key, value) = found.key_and_value()?;
@@ -121,6 +126,21 @@ pub(crate) fn encode_bounds<'k, K: Key + 'static, B: Borrow<K::SelfType<'k>>>(
 ) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let encode = |bound: Bound<&B>| bound.map(|key| encode_key::<K>(key.borrow()));
     (encode(range.start_bound()), encode(range.end_bound()))
+}
+
+/// Lends the byte bounds of a typed range, without copies where a key's bytes are its value bytes.
+pub(crate) fn with_encoded_bounds<'k, K: Key + 'static, B: Borrow<K::SelfType<'k>>, T>(
+    range: &impl RangeBounds<B>,
+    use_bounds: impl FnOnce(Bound<&[u8]>, Bound<&[u8]>) -> T,
+) -> T {
+    if !K::KEY_BYTES_ARE_VALUE_BYTES {
+        let bounds = encode_bounds::<K, B>(range);
+        let (start, end) = as_slices(&bounds);
+        return use_bounds(start, end);
+    }
+    let start = range.start_bound().map(|key| K::as_bytes(key.borrow()));
+    let end = range.end_bound().map(|key| K::as_bytes(key.borrow()));
+    use_bounds(start.as_ref().map(AsRef::as_ref), end.as_ref().map(AsRef::as_ref))
 }
 
 /// Bounds as the trees take them.

@@ -6,7 +6,7 @@
 use super::definition::{TableHandle, sealed};
 use super::guard::AccessGuard;
 use super::prefix::{PrefixKey, encode_prefix_bounds};
-use super::range::{Range, Row, Rows, as_slices, encode_bounds, with_encoded_key};
+use super::range::{Range, Row, Rows, as_slices, with_encoded_bounds, with_encoded_key};
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TreeRoot;
@@ -14,7 +14,6 @@ use crate::base::sync::Arc;
 use crate::btree::cursor::RangeCursor;
 use crate::btree::search;
 use crate::btree::tree::SnapshotPages;
-use crate::txn::core::Core;
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -27,14 +26,12 @@ pub struct ReadOnlyTable<K: Key + 'static, V: Value + 'static> {
     name: Arc<String>,
     pages: SnapshotPages,
     root: TreeRoot,
-    /// Keeps the file open and locked.
-    core: Arc<Core>,
     types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
-    pub(crate) fn new(name: Arc<String>, pages: SnapshotPages, root: TreeRoot, core: Arc<Core>) -> Self {
-        Self { name, pages, root, core, types: PhantomData }
+    pub(crate) fn new(name: Arc<String>, pages: SnapshotPages, root: TreeRoot) -> Self {
+        Self { name, pages, root, types: PhantomData }
     }
 
     /// Looks a key up.
@@ -64,7 +61,7 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     where
         B: Borrow<K::SelfType<'k>>,
     {
-        self.rows(&encode_bounds::<K, B>(&range))
+        with_encoded_bounds::<K, B, _>(&range, |start, end| self.rows(start, end))
     }
 
     /// The rows whose keys start with `prefix`; see [`PrefixKey`].
@@ -75,7 +72,9 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     where
         K: PrefixKey,
     {
-        self.rows(&encode_prefix_bounds::<K>(prefix.borrow()))
+        let bounds = encode_prefix_bounds::<K>(prefix.borrow());
+        let (start, end) = as_slices(&bounds);
+        self.rows(start, end)
     }
 
     /// All rows in key order, from both ends.
@@ -83,15 +82,14 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     /// # Errors
     /// When a page cannot be read or is damaged.
     pub fn iter(&self) -> Result<Range<'static, K, V>, StorageError> {
-        self.rows(&(Bound::Unbounded, Bound::Unbounded))
+        self.rows(Bound::Unbounded, Bound::Unbounded)
     }
 
-    fn rows(&self, bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Result<Range<'static, K, V>> {
-        let (start, end) = as_slices(bounds);
+    fn rows(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<Range<'static, K, V>> {
         let cursor =
             RangeCursor::new(self.pages.clone(), &self.root, start, end).map_err(|error| error.in_table(&self.name))?;
         let table = Arc::clone(&self.name);
-        Ok(Range::new(Rows::Snapshot { cursor, table, _core: Arc::clone(&self.core) }))
+        Ok(Range::new(Rows::Snapshot { cursor, table }))
     }
 
     /// The row with the lowest key.
@@ -129,7 +127,7 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
 
 impl<K: Key + 'static, V: Value + 'static> Clone for ReadOnlyTable<K, V> {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.name), self.pages.clone(), self.root, Arc::clone(&self.core))
+        Self::new(Arc::clone(&self.name), self.pages.clone(), self.root)
     }
 }
 

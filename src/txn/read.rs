@@ -34,14 +34,13 @@ use crate::catalog::roots;
 #[derive(Debug)]
 pub struct ReadTransaction {
     pages: SnapshotPages,
-    /// Keeps the file open and locked as long as the snapshot is read.
-    core: Arc<Core>,
 }
 
 impl ReadTransaction {
     pub(crate) fn begin(core: &Arc<Core>) -> Self {
-        let pages = SnapshotPages::new(Arc::clone(&core.store), core.pins.pin_published());
-        Self { pages, core: Arc::clone(core) }
+        // The snapshot keeps the file open and locked as long as it is read.
+        let owner = Arc::clone(core);
+        Self { pages: SnapshotPages::owned_by(Arc::clone(&core.store), core.pins.pin_published(), owner) }
     }
 
     /// Id of the commit that the transaction sees; zero is the empty database.
@@ -52,10 +51,6 @@ impl ReadTransaction {
 
     pub(crate) fn pages(&self) -> &SnapshotPages {
         &self.pages
-    }
-
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
     }
 
     pub(crate) fn find(&self, name: &str) -> Result<Option<TableRecord>, TableError> {

@@ -8,7 +8,7 @@ use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::pages::snapshot::Snapshot;
 use std::mem::ManuallyDrop;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 
 /// A node in a frame, readable while the epoch lasts.
@@ -32,7 +32,35 @@ impl<'e> FrameRef<'e> {
             .state(self.index)
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| may_hold(state).then_some(state + 1))
             .is_ok()
-            .then_some(Hold { frames: self.frames, index: self.index })
+            .then_some(Hold { frames: self.frames, index: self.index, bytes: FrameBytes::of(self.bytes) })
+    }
+
+    /// The same frame, showing a part of what it showed.
+    pub(crate) fn narrow(self, range: Range<usize>) -> Self {
+        Self { bytes: &self.bytes[range], ..self }
+    }
+}
+
+/// Bytes of a frame, or a part of them, found once. Whoever keeps them sees to it that the frame is held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FrameBytes(NonNull<[u8]>);
+
+// SAFETY: the bytes are only read while the frame is held, and then nobody writes to them.
+unsafe impl Send for FrameBytes {}
+// SAFETY: as above.
+unsafe impl Sync for FrameBytes {}
+
+impl FrameBytes {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self(NonNull::from(bytes))
+    }
+
+    /// # Safety
+    /// The frame must be held, and its mapping exist, as long as the slice lives.
+    #[inline]
+    unsafe fn get<'h>(self) -> &'h [u8] {
+        // SAFETY: the pointer came from a slice of a frame, which nobody fills and nobody unmaps, as the caller promises.
+        unsafe { self.0.as_ref() }
     }
 }
 
@@ -41,22 +69,27 @@ impl<'e> FrameRef<'e> {
 pub(crate) struct Hold<'f> {
     pub(super) frames: &'f Frames,
     pub(super) index: u32,
+    pub(super) bytes: FrameBytes,
 }
 
 impl Hold<'_> {
     /// The same hold, borrowed from the same frames by another way.
     pub(crate) fn borrowed_from(self, frames: &Frames) -> Hold<'_> {
         assert!(std::ptr::eq(self.frames, frames), "a frame is held in the frames that it belongs to");
-        let index = ManuallyDrop::new(self).index;
-        Hold { frames, index }
+        let Hold { index, bytes, .. } = *ManuallyDrop::new(self);
+        Hold { frames, index, bytes }
+    }
+
+    /// The same hold, showing a part of what it showed.
+    pub(crate) fn narrow(mut self, range: Range<usize>) -> Self {
+        self.bytes = FrameBytes::of(&self[range]);
+        self
     }
 
     /// The same hold, together with a snapshot of the store that the frames belong to.
     pub(crate) fn with_snapshot(self, snapshot: &Arc<Snapshot>) -> SnapshotHold {
         assert!(std::ptr::eq(self.frames, snapshot.store.frames()), "a frame is kept with a snapshot of its store");
-        let index = ManuallyDrop::new(self).index;
-        // SAFETY: the frame is held until the hold that is being made is dropped.
-        let bytes = FrameBytes(NonNull::from(unsafe { snapshot.store.frames().bytes(index) }));
+        let Hold { index, bytes, .. } = *ManuallyDrop::new(self);
         SnapshotHold { snapshot: Arc::clone(snapshot), index, bytes }
     }
 }
@@ -65,15 +98,16 @@ impl Deref for Hold<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the frame is held until `self` is dropped, and not filled before that.
-        unsafe { self.frames.bytes(self.index) }
+        // SAFETY: the frame is held until `self` is dropped, and not filled before that; the borrow of the frames keeps the
+        // mapping.
+        unsafe { self.bytes.get() }
     }
 }
 
 impl Clone for Hold<'_> {
     fn clone(&self) -> Self {
         self.frames.state(self.index).fetch_add(1, Ordering::Relaxed);
-        Self { frames: self.frames, index: self.index }
+        Self { frames: self.frames, index: self.index, bytes: self.bytes }
     }
 }
 
@@ -91,16 +125,13 @@ pub(crate) struct SnapshotHold {
     bytes: FrameBytes,
 }
 
-/// The bytes of a frame, found once. Whoever keeps them sees to it that the frame is held.
-#[derive(Debug, Clone, Copy)]
-struct FrameBytes(NonNull<[u8]>);
-
-// SAFETY: the bytes are only read while the frame is held, and then nobody writes to them.
-unsafe impl Send for FrameBytes {}
-// SAFETY: as above.
-unsafe impl Sync for FrameBytes {}
-
 impl SnapshotHold {
+    /// The same hold, showing a part of what it showed.
+    pub(crate) fn narrow(mut self, range: Range<usize>) -> Self {
+        self.bytes = FrameBytes::of(&self[range]);
+        self
+    }
+
     fn frames(&self) -> &Frames {
         self.snapshot.store.frames()
     }
@@ -112,7 +143,7 @@ impl Deref for SnapshotHold {
     fn deref(&self) -> &[u8] {
         // SAFETY: the frame is held until `self` is dropped, and not filled before that; the snapshot keeps the store
         // and with it the mapping alive.
-        unsafe { self.bytes.0.as_ref() }
+        unsafe { self.bytes.get() }
     }
 }
 
@@ -126,5 +157,35 @@ impl Clone for SnapshotHold {
 impl Drop for SnapshotHold {
     fn drop(&mut self) {
         self.frames().release(self.index);
+    }
+}
+
+/// One hold for all the rows of a leaf that a scan hands out, showing a part of the leaf.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedHold {
+    _hold: Arc<SnapshotHold>,
+    bytes: FrameBytes,
+}
+
+impl SharedHold {
+    pub(crate) fn new(hold: SnapshotHold) -> Self {
+        let bytes = hold.bytes;
+        Self { _hold: Arc::new(hold), bytes }
+    }
+
+    /// Another share, showing a part of what this one shows.
+    #[inline(always)]
+    pub(crate) fn part(&self, range: Range<usize>) -> Self {
+        Self { _hold: Arc::clone(&self._hold), bytes: FrameBytes::of(&self[range]) }
+    }
+}
+
+impl Deref for SharedHold {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the hold, of which these bytes are a part, lives as long as `self`.
+        unsafe { self.bytes.get() }
     }
 }
