@@ -5,6 +5,7 @@
 //! Layer 2 (pages). After Fraser, "Practical lock-freedom" (2004), with one slot per entry instead of one per thread.
 
 use crate::base::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::base::sync::yield_now;
 use std::cell::Cell;
 use std::sync::atomic::AtomicUsize;
 
@@ -52,7 +53,7 @@ impl Epochs {
                     return Epoch { epochs: self, slot };
                 }
             }
-            std::thread::yield_now();
+            yield_now();
         }
     }
 

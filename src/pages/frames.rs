@@ -10,9 +10,12 @@ mod hold;
 mod limit;
 #[cfg(test)]
 mod limit_tests;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod prefetch;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use hold::FrameBytes;
 pub(crate) use hold::{FrameRef, Hold, SharedHold, SnapshotHold};
@@ -40,14 +43,14 @@ const USED: u32 = 1 << 29;
 /// In the state of a frame: how many hold it.
 const HOLDS: u32 = USED - 1;
 
-/// Frames whose states are kept together, and made together.
-const CHUNK: usize = 1024;
+/// Frames whose states are kept together, and made together. Loom tracks each of them, so there they have to be few.
+const CHUNK: usize = if cfg!(loom) { 2 } else { 1024 };
 
 /// What a frame that waits for reuse is filled with in tests; no node begins like that.
 const POISON: u8 = 0xDB;
 
 /// How many frames are evicted at once.
-const EVICT_BATCH: usize = 32;
+const EVICT_BATCH: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// States of neighbouring frames. One word each is all that a reader touches, so that they stay in the processor's
 /// own caches.
@@ -56,6 +59,9 @@ struct Chunk {
     states: Box<[AtomicU32]>,
     /// The pages whose words name the frames, while they do.
     pages: Box<[AtomicU64]>,
+    /// Stand for the bytes of the frames where loom looks.
+    #[cfg(loom)]
+    watches: Box<[watch::Watch]>,
 }
 
 /// The range that frames are cut out of.
@@ -196,6 +202,7 @@ impl Frames {
         // SAFETY: a frame that was taken from the pool is retired, linked from nowhere and held by nobody, and all
         // epochs that saw it linked are over: this is the only reference to its bytes.
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.pointer(index), self.frame_bytes) };
+        self.watch_write(index);
         fill(bytes)?;
         let state = self.state(index);
         self.page_of(index).store(page.get(), Ordering::Relaxed);
@@ -238,6 +245,7 @@ impl Frames {
     /// Nobody may fill the frame while the slice lives.
     #[inline]
     unsafe fn bytes(&self, index: u32) -> &[u8] {
+        self.watch_read(index);
         // SAFETY: `pointer` stays inside the mapping, which is readable, initialised (zero or filled) and lives as
         // long as `self`; that nobody writes is the caller's promise.
         unsafe { std::slice::from_raw_parts(self.pointer(index), self.frame_bytes) }
@@ -248,6 +256,8 @@ impl Frames {
         self.chunks[index as usize / CHUNK].get_or_init(|| Chunk {
             states: (0..CHUNK).map(|_| AtomicU32::new(RETIRED)).collect(),
             pages: (0..CHUNK).map(|_| AtomicU64::new(0)).collect(),
+            #[cfg(loom)]
+            watches: (0..CHUNK).map(|_| watch::Watch::new()).collect(),
         })
     }
 
@@ -320,6 +330,7 @@ impl Frames {
     /// Makes whoever still reads a frame that is free for reuse notice, where debug assertions are on.
     fn poison(&self, index: u32) {
         if cfg!(debug_assertions) {
+            self.watch_write(index);
             // SAFETY: the frame is retired, nobody holds it, and every epoch that saw it linked is over.
             unsafe { std::slice::from_raw_parts_mut(self.pointer(index), self.frame_bytes) }.fill(POISON);
         }

@@ -21,6 +21,7 @@ pub(crate) struct FrameRef<'e> {
 
 impl<'e> FrameRef<'e> {
     pub(crate) fn bytes(&self) -> &'e [u8] {
+        self.frames.watch_read(self.index);
         self.bytes
     }
 
@@ -28,11 +29,12 @@ impl<'e> FrameRef<'e> {
     /// where the count of holds is at its end.
     pub(crate) fn hold(&self) -> Option<Hold<'e>> {
         let may_hold = |state| state & RETIRED == 0 && state & HOLDS < HOLDS;
-        self.frames
+        let counted = self
+            .frames
             .state(self.index)
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| may_hold(state).then_some(state + 1))
-            .is_ok()
-            .then_some(Hold { frames: self.frames, index: self.index, bytes: FrameBytes::of(self.bytes) })
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| may_hold(state).then_some(state + 1));
+        // A hold exists only once it is counted: dropping one that is not would end somebody else's.
+        counted.ok().map(|_| Hold { frames: self.frames, index: self.index, bytes: FrameBytes::of(self.bytes) })
     }
 
     /// The same frame, showing a part of what it showed.
@@ -141,6 +143,7 @@ impl Deref for SnapshotHold {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        self.frames().watch_read(self.index);
         // SAFETY: the frame is held until `self` is dropped, and not filled before that; the snapshot keeps the store
         // and with it the mapping alive.
         unsafe { self.bytes.get() }
@@ -163,20 +166,20 @@ impl Drop for SnapshotHold {
 /// One hold for all the rows of a leaf that a scan hands out, showing a part of the leaf.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedHold {
-    _hold: Arc<SnapshotHold>,
+    hold: Arc<SnapshotHold>,
     bytes: FrameBytes,
 }
 
 impl SharedHold {
     pub(crate) fn new(hold: SnapshotHold) -> Self {
         let bytes = hold.bytes;
-        Self { _hold: Arc::new(hold), bytes }
+        Self { hold: Arc::new(hold), bytes }
     }
 
     /// Another share, showing a part of what this one shows.
     #[inline(always)]
     pub(crate) fn part(&self, range: Range<usize>) -> Self {
-        Self { _hold: Arc::clone(&self._hold), bytes: FrameBytes::of(&self[range]) }
+        Self { hold: Arc::clone(&self.hold), bytes: FrameBytes::of(&self[range]) }
     }
 }
 
@@ -185,6 +188,7 @@ impl Deref for SharedHold {
 
     #[inline]
     fn deref(&self) -> &[u8] {
+        self.hold.frames().watch_read(self.hold.index);
         // SAFETY: the hold, of which these bytes are a part, lives as long as `self`.
         unsafe { self.bytes.get() }
     }

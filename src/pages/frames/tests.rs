@@ -57,6 +57,26 @@ fn a_page_is_found_until_it_is_forgotten_and_held_bytes_outlive_that() {
 }
 
 #[test]
+fn a_hold_that_is_refused_takes_no_other_away() {
+    let frames = Frames::new(&layout(), 2 * 512).unwrap();
+    let place = frames.place(page(3)).unwrap();
+    let held = frames.load(page(3), place, false, fill(3)).unwrap().unwrap();
+    let epoch = frames.enter();
+    let seen = frames.get(&epoch, place).unwrap();
+    frames.forget(page(3));
+    let before = frames.state(seen.index).load(Ordering::Relaxed);
+    assert!(seen.hold().is_none());
+    assert_eq!(frames.state(seen.index).load(Ordering::Relaxed), before);
+    drop(epoch);
+    for number in 4..12 {
+        frames.load(page(number), frames.place(page(number)).unwrap(), false, fill(number)).unwrap();
+        assert_is(&held, 3);
+    }
+    drop(held);
+    assert_accounted(&frames);
+}
+
+#[test]
 fn with_every_frame_held_there_is_none_to_load_into() {
     let frames = Frames::new(&layout(), 2 * 512).unwrap();
     let load = |number| frames.load(page(number), frames.place(page(number)).unwrap(), false, fill(number)).unwrap();

@@ -270,7 +270,7 @@ mod tests {
             assert_eq!(found.slots.len(), 2);
             assert!(found.nodes.iter().any(|node| node.level >= 2), "a branch");
             let counts = (found.nodes.len(), found.extents.len(), found.bitmaps.len());
-        assert!(counts.0 > 25 && counts.1 > 6 && counts.2 > 2, "{counts:?}");
+            assert!(counts.0 > 25 && counts.1 > 6 && counts.2 > 2, "{counts:?}");
             assert!(!found.lists.is_empty() && found.records.len() > 8 && found.region_tables.len() == 2);
             let copies = |half: &[(Range<usize>, usize)]| half.iter().map(|(at, _)| at.start).collect::<Vec<_>>();
             let middle = found.bitmaps.len() / 2;
