@@ -50,7 +50,12 @@ const CHUNK: usize = if cfg!(loom) { 2 } else { 1024 };
 const POISON: u8 = 0xDB;
 
 /// How many frames are evicted at once.
-const EVICT_BATCH: usize = if cfg!(loom) { 1 } else { 32 };
+const EVICT_BATCH: usize = match (cfg!(loom), cfg!(miri)) {
+    (true, _) => 1,
+    // Few frames are enough there, and a batch is a small part of them.
+    (_, true) => 4,
+    _ => 32,
+};
 
 /// States of neighbouring frames. One word each is all that a reader touches, so that they stay in the processor's
 /// own caches.
@@ -91,6 +96,10 @@ fn reserve(len: usize) -> std::io::Result<Memory> {
 #[derive(Debug)]
 pub(crate) struct Frames {
     /// Unmapped when the last reader is gone.
+    #[cfg_attr(
+        any(miri, not(unix)),
+        expect(dead_code, reason = "owned for its end alone where none of it is given back")
+    )]
     memory: Memory,
     base: BasePointer,
     frame_bytes: usize,
@@ -111,6 +120,10 @@ struct BasePointer(*mut u8);
 unsafe impl Send for BasePointer {}
 // SAFETY: as above.
 unsafe impl Sync for BasePointer {}
+
+// SAFETY: nothing is in the cell; that accesses to it exclude each other is what loom checks.
+#[cfg(loom)]
+unsafe impl Sync for watch::Watch {}
 
 #[derive(Debug)]
 struct Pool {

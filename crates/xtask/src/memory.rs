@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// What the process may take beside: its program, its stacks, and what the system's allocator does not give back.
     #[arg(long, default_value_t = 64)]
     slack_mib: u64,
+    /// What the process may take in all, where that is not the budget and the slack.
+    #[arg(long)]
+    limit_mib: Option<u64>,
     /// Loads and scans this file, and prints the most memory that it took.
     #[arg(long, hide = true)]
     child: Option<PathBuf>,
@@ -52,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         return Err("the child failed".into());
     }
     let kib: u64 = text.trim().parse()?;
-    let limit_mib = options.budget_mib + options.slack_mib;
+    let limit_mib = options.limit_mib.unwrap_or(options.budget_mib + options.slack_mib);
     let file_mib = std::fs::metadata(folder.path().join("memory.cowslip"))?.len() >> 20;
     println!(
         "{} MiB of rows in a file of {file_mib} MiB, budget {} MiB: {:.1} MiB resident at most (limit {limit_mib})",

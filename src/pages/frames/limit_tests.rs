@@ -53,11 +53,11 @@ fn linked(frames: &Frames, pages: impl Iterator<Item = PageId>) -> usize {
 
 #[test]
 fn frames_give_way_to_charges_and_come_back() {
-    let (layout, count) = if cfg!(miri) { (Layout::new(512, 1, 1024).unwrap(), 300) } else { (ordinary(), 1000) };
+    let (layout, count) = if cfg!(miri) { (Layout::new(512, 1, 1024).unwrap(), 200) } else { (ordinary(), 1000) };
     let node_bytes = layout.node_bytes() as usize;
     let (frames, account) = frames(&layout, count / 2 * node_bytes);
     let pages = || (0..count as u64 - 50).map(|index| page(&layout, 0, index));
-    let rounds = || (0..3).for_each(|_| pages().for_each(|page| visit(&frames, page)));
+    let rounds = || (0..if cfg!(miri) { 2 } else { 3 }).for_each(|_| pages().for_each(|page| visit(&frames, page)));
     rounds();
     let before = linked(&frames, pages());
     assert!(before * node_bytes <= account.frames_bytes_max() && before >= count / 4, "{before} of {count}");

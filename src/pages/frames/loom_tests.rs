@@ -119,7 +119,7 @@ fn spawn(frames: &Arc<Frames>, step: impl FnOnce(&Frames) + 'static) -> thread::
 
 #[test]
 fn loom_of_two_loads_of_a_page_one_is_linked_and_both_read_it() {
-    explore(3, || {
+    explore(6, || {
         let frames = frames(2);
         let other = spawn(&frames, |frames| read(frames, 1));
         read(&frames, 1);
@@ -131,7 +131,7 @@ fn loom_of_two_loads_of_a_page_one_is_linked_and_both_read_it() {
 
 #[test]
 fn loom_a_page_that_is_evicted_stays_as_it_is_for_who_reads_it() {
-    explore(3, || {
+    explore(6, || {
         let frames = frames(1);
         drop(load(&frames, 1).unwrap());
         let reader = spawn(&frames, |frames| visit(frames, 1));
@@ -157,7 +157,7 @@ fn loom_pages_that_take_the_frame_from_each_other_show_their_own_bytes() {
 
 #[test]
 fn loom_a_page_that_is_forgotten_stays_as_it_is_for_who_reads_it() {
-    explore(3, || {
+    explore(6, || {
         let frames = frames(1);
         drop(load(&frames, 1).unwrap());
         let reader = spawn(&frames, |frames| visit(frames, 1));
@@ -173,7 +173,7 @@ fn loom_a_page_that_is_forgotten_stays_as_it_is_for_who_reads_it() {
 
 #[test]
 fn loom_a_page_that_is_evicted_while_it_is_forgotten_takes_no_other_with_it() {
-    explore(2, || {
+    explore(6, || {
         let frames = frames(1);
         drop(load(&frames, 1).unwrap());
         let forgetting = spawn(&frames, |frames| frames.forget(page(1)));
@@ -188,7 +188,7 @@ fn loom_a_page_that_is_evicted_while_it_is_forgotten_takes_no_other_with_it() {
 
 #[test]
 fn loom_a_retired_frame_is_sent_on_once_by_the_last_of_its_holders() {
-    explore(2, || {
+    explore(5, || {
         let frames = frames(1);
         let held = load(&frames, 1).unwrap();
         std::mem::forget(held.clone());
@@ -211,7 +211,7 @@ fn loom_a_retired_frame_is_sent_on_once_by_the_last_of_its_holders() {
 
 #[test]
 fn loom_a_hold_that_comes_too_late_takes_no_other_away() {
-    explore(2, || {
+    explore(4, || {
         let frames = frames(1);
         std::mem::forget(load(&frames, 1).unwrap());
         let reader = spawn(&frames, |frames| visit(frames, 1));
@@ -242,7 +242,7 @@ fn snapshot() -> Arc<Snapshot> {
 
 #[test]
 fn loom_the_last_page_that_is_kept_ends_the_frames_after_everybody_let_go() {
-    explore(3, || {
+    explore(6, || {
         let snapshot = snapshot();
         let kept = load(snapshot.store.frames(), 1).unwrap().with_snapshot(&snapshot);
         let other = {

@@ -15,10 +15,6 @@ use crate::base::sync::atomic::Ordering;
 #[derive(Debug)]
 pub(super) struct Watch(loom::cell::UnsafeCell<()>);
 
-// SAFETY: nothing is in the cell; that accesses to it exclude each other is what loom checks.
-#[cfg(loom)]
-unsafe impl Sync for Watch {}
-
 #[cfg(loom)]
 impl Watch {
     pub(super) fn new() -> Self {

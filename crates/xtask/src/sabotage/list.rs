@@ -332,6 +332,14 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         replace: "state & HOLDS < HOLDS",
         commands: DEFAULT,
     },
+    Sabotage {
+        name: "refused_hold_ends_another",
+        rule: "a hold counts once in the state of its frame",
+        file: "src/pages/frames/hold.rs",
+        find: "counted.ok().map(|_| Hold {",
+        replace: "counted.is_ok().then_some(Hold {",
+        commands: DEFAULT,
+    },
 ];
 
 #[cfg(test)]
