@@ -37,6 +37,11 @@ impl<T> Mutex<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The value, without locking: nobody else can reach it.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn into_value(self) -> T {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

@@ -114,6 +114,12 @@ pub(crate) fn entry_bytes(key: &KeyCell<'_>, prefix_len: usize) -> usize {
 
 /// Index of the child that holds `key`.
 pub(crate) fn search(branch: &[u8], key: &[u8], extents: &impl Extents) -> Result<usize> {
+    search_from(branch, 0, key, extents)
+}
+
+/// The same, where the key is known to be at least the separator in front of child `from`; those before it are not
+/// looked at. A result below `from` shows that the branch is out of order.
+pub(super) fn search_from(branch: &[u8], from: usize, key: &[u8], extents: &impl Extents) -> Result<usize> {
     let suffix = match strip_prefix(node::prefix(branch), key) {
         Ok(suffix) => suffix,
         Err(Ordering::Less) => return Ok(0),
@@ -128,7 +134,7 @@ pub(crate) fn search(branch: &[u8], key: &[u8], extents: &impl Extents) -> Resul
             prefetch_line(&branch[at]);
         }
     }
-    let (mut low, mut high) = (candidates.start, candidates.end);
+    let (mut low, mut high) = (candidates.start.max(from.min(candidates.end)), candidates.end);
     while low < high {
         let middle = low + (high - low) / 2;
         if separator(branch, middle).compare_suffix(suffix, extents)? == Ordering::Less {

@@ -11,7 +11,7 @@ use super::node::{self, HEADER_BYTES, KIND_BRANCH, KIND_LEAF, PREFIX_BYTES_MIN, 
 use crate::base::ids::TransactionId;
 
 /// The prefix that a node over these keys stores: what the outermost two share, where that is worth it.
-fn prefix_len(first: &KeyCell<'_>, last: &KeyCell<'_>, count: usize) -> usize {
+pub(super) fn prefix_len(first: &KeyCell<'_>, last: &KeyCell<'_>, count: usize) -> usize {
     if count < 2 {
         return 0;
     }
@@ -32,7 +32,7 @@ pub(crate) struct Rows<'a> {
 }
 
 /// Key and value length of a row that may stand in a uniform leaf.
-fn lengths(row: &Row<'_>) -> Option<(usize, usize)> {
+pub(super) fn lengths(row: &Row<'_>) -> Option<(usize, usize)> {
     match (row.key.rest, row.value) {
         (None, ValueCell::Inline(value)) => Some((row.key.inline_len(), value.len())),
         _ => None,

@@ -29,8 +29,8 @@ pub(super) struct Path {
 /// A key on its way into a node: inline bytes, and the extent of the rest.
 #[derive(Debug, Clone)]
 pub(super) struct NodeKey {
-    inline: Vec<u8>,
-    rest: Option<[u8; EXTENT_BYTES]>,
+    pub(super) inline: Vec<u8>,
+    pub(super) rest: Option<[u8; EXTENT_BYTES]>,
 }
 
 impl NodeKey {
@@ -38,7 +38,7 @@ impl NodeKey {
         KeyCell { prefix: &[], suffix: &self.inline, rest: self.rest.as_ref() }
     }
 
-    fn of(cell: &KeyCell<'_>) -> Self {
+    pub(super) fn of(cell: &KeyCell<'_>) -> Self {
         let mut inline = vec![0; cell.inline_len()];
         cell.copy_inline(0, &mut inline);
         Self { inline, rest: cell.rest.copied() }
@@ -46,13 +46,13 @@ impl NodeKey {
 }
 
 /// A value on its way into a leaf.
-enum NodeValue<'v> {
+pub(super) enum NodeValue<'v> {
     Inline(&'v [u8]),
     Extent([u8; EXTENT_BYTES]),
 }
 
 impl NodeValue<'_> {
-    fn cell(&self) -> ValueCell<'_> {
+    pub(super) fn cell(&self) -> ValueCell<'_> {
         match self {
             Self::Inline(bytes) => ValueCell::Inline(bytes),
             Self::Extent(encoded) => ValueCell::Extent(encoded),
@@ -115,11 +115,16 @@ impl TreeMut {
         Ok(())
     }
 
-    /// Stores a value out of line where its row would take more than a quarter of a node.
-    fn make_value<'v>(&mut self, key: &[u8], value: &'v [u8]) -> Result<NodeValue<'v>> {
+    /// Whether a value stays in the leaf beside its key.
+    pub(super) fn is_value_inline(&self, key: &[u8], value: &[u8]) -> bool {
         let inline_key = key.len().min(inline_key_max(self.node_bytes()));
         let row = leaf::row_bytes(inline_key, inline_key < key.len(), value.len());
-        if row <= leaf::row_bytes_max(self.node_bytes()) || value.is_empty() {
+        row <= leaf::row_bytes_max(self.node_bytes()) || value.is_empty()
+    }
+
+    /// Stores a value out of line where its row would take more than a quarter of a node.
+    pub(super) fn make_value<'v>(&mut self, key: &[u8], value: &'v [u8]) -> Result<NodeValue<'v>> {
+        if self.is_value_inline(key, value) {
             return Ok(NodeValue::Inline(value));
         }
         let extent = self.store_extent(value)?;
@@ -289,7 +294,7 @@ impl TreeMut {
 }
 
 /// The shortest key above `left` and at most `right`.
-fn separator(left: &KeyCell<'_>, right: &KeyCell<'_>, extents: &impl Extents) -> Result<Vec<u8>> {
+pub(super) fn separator(left: &KeyCell<'_>, right: &KeyCell<'_>, extents: &impl Extents) -> Result<Vec<u8>> {
     let shared = left.common_inline(right);
     if shared < right.inline_len() && (shared < left.inline_len() || left.rest.is_none()) {
         let mut key = vec![0; right.inline_len()];

@@ -35,7 +35,6 @@ pub(crate) struct KeyCell<'a> {
 }
 
 impl<'a> KeyCell<'a> {
-    #[cfg(test)]
     /// A key that is wholly inline and not yet in a node.
     pub(crate) fn inline(key: &'a [u8]) -> Self {
         Self { prefix: &[], suffix: key, rest: None }

@@ -4,6 +4,8 @@
 //! Layer 3 (btree). Bytes: design.md, "Nodes".
 
 pub(crate) mod branch;
+pub(crate) mod buffer;
+pub(crate) mod buffered;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod cursor;
@@ -11,6 +13,10 @@ pub(crate) mod insert;
 pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod leaf;
+pub(crate) mod merge;
+mod merge_edit;
+mod merge_output;
+mod merge_rows;
 pub(crate) mod node;
 pub(crate) mod rebalance;
 pub(crate) mod remove;

@@ -17,12 +17,12 @@ use crate::pages::store::Expected;
 use std::cmp::Ordering;
 
 /// A node below this share looks for a neighbour to merge with.
-const FILL_PERCENT_MIN: usize = 40;
+pub(super) const FILL_PERCENT_MIN: usize = 40;
 
 /// A merged node is at most this full.
-const FILL_PERCENT_MAX: usize = 90;
+pub(super) const FILL_PERCENT_MAX: usize = 90;
 
-fn used_bytes(node: &[u8]) -> usize {
+pub(super) fn used_bytes(node: &[u8]) -> usize {
     if node::kind(node) == KIND_LEAF { leaf::used_bytes(node) } else { branch::used_bytes(node) }
 }
 
@@ -31,7 +31,7 @@ fn is_mergeable(bytes: usize, node_bytes: usize) -> bool {
 }
 
 /// Refuses to put keys of damaged neighbours into one node where they are out of order.
-fn check_order(page: PageId, before: Option<KeyCell<'_>>, after: Option<KeyCell<'_>>) -> Result<()> {
+pub(super) fn check_order(page: PageId, before: Option<KeyCell<'_>>, after: Option<KeyCell<'_>>) -> Result<()> {
     match (before, after) {
         (Some(before), Some(after)) if before.inline_cmp(&after) == Ordering::Greater => {
             Err(StorageError::corrupted_page(page, "the keys of neighbours are out of order"))
@@ -54,7 +54,7 @@ impl TreeMut {
                     self.drop_child(parent, index)?;
                 }
             } else if used_bytes(self.dirty_ref(page)) * 100 >= self.node_bytes() * FILL_PERCENT_MIN
-                || !self.merge(parent, index, page)?
+                || !self.merge_neighbour(parent, index, page)?
             {
                 return self.collapse_root();
             }
@@ -80,7 +80,7 @@ impl TreeMut {
     }
 
     /// Merges a dirty node with a neighbour where the result is not too full; says whether it did.
-    fn merge(&mut self, parent: PageId, index: usize, page: PageId) -> Result<bool> {
+    fn merge_neighbour(&mut self, parent: PageId, index: usize, page: PageId) -> Result<bool> {
         let separators = node::count(self.dirty_ref(parent));
         let level = node::level(self.dirty_ref(page));
         let left = (index > 0).then(|| (index - 1, index - 1));
@@ -155,7 +155,7 @@ impl TreeMut {
     }
 
     /// Removes roots that have one child only, so that every root that is a branch has a separator.
-    fn collapse_root(&mut self) -> Result<()> {
+    pub(super) fn collapse_root(&mut self) -> Result<()> {
         while self.root.height > 1 {
             let (old, height) = (self.root.page, self.root.height);
             let node = (&*self).node(old, root_expected(&self.root), height)?;

@@ -35,7 +35,7 @@ impl TreeMut {
         Ok(self.root)
     }
 
-    fn seal_extents(&mut self, out: &mut Vec<Sealed>) {
+    pub(super) fn seal_extents(&mut self, out: &mut Vec<Sealed>) {
         for (page, bytes) in std::mem::take(&mut self.extents) {
             self.count_dirty(0, bytes.len());
             out.push(Sealed { page, bytes, is_node: false });
@@ -43,7 +43,7 @@ impl TreeMut {
     }
 
     /// Seals a dirty node after everything dirty below it; it is the last in `out`. Recursion is bounded by height.
-    fn seal_subtree(&mut self, page: PageId, out: &mut Vec<Sealed>) -> Result<u64> {
+    pub(super) fn seal_subtree(&mut self, page: PageId, out: &mut Vec<Sealed>) -> Result<u64> {
         // Rule R7: a pointer without a checksum names dirty content, or its parent must not be written.
         let mut bytes = self.dirty.remove(&page).ok_or_else(|| nowhere(page))?;
         if node::kind(&bytes) == KIND_BRANCH {

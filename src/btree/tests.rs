@@ -3,9 +3,11 @@
 //! Invariant: after every transaction the space holds what the tree reaches and what pins still need, nothing else.
 //! Layer 3 (btree).
 
+mod buffered;
 mod damage;
 mod edit;
 mod fixture;
+mod merge;
 mod model;
 mod range;
 mod shape;

@@ -12,12 +12,14 @@ use crate::btree::build::{Fences, Rows};
 use crate::btree::inspect::inspect;
 use crate::btree::key::{KeyCell, inline_key_max};
 use crate::btree::leaf::{self, Row, ValueCell};
+use crate::btree::merge::Change;
 use crate::btree::node;
 use crate::btree::search;
 use crate::btree::tree::{Pages, PinnedPages};
 use crate::pages::extent::{EXTENT_BYTES, Extent};
 use crate::pages::layout::Layout;
 use crate::pages::store::{Expected, child_sum};
+use std::collections::BTreeMap;
 
 fn birth() -> TransactionId {
     TransactionId::new(2)
@@ -341,34 +343,40 @@ fn a_node_that_claims_to_be_born_in_the_running_transaction_is_corrupted() {
     db.check();
 }
 
-/// Damage that carries valid checksums, as only a forger makes it: leaves whose keys belong elsewhere.
+/// Leaves with valid checksums whose keys belong elsewhere, under one root, as only a forger makes them; and their keys.
+fn forged(random: &mut Random, db: &Db) -> (super::fixture::Txn, Vec<Vec<Vec<u8>>>) {
+    let layout = tiny();
+    let mut txn = db.begin();
+    let keys: Vec<Vec<Vec<u8>>> =
+        (0..6).map(|_| random_keys(random, &layout, 4).into_iter().map(|(key, _)| key).collect()).collect();
+    let mut children = Vec::new();
+    for group in &keys {
+        let inline: Vec<&[u8]> = group.iter().map(|key| &key[..]).collect();
+        let bytes = leaf_of(&inline, &layout);
+        inspect(&bytes, &layout).unwrap();
+        let page = txn.writer.allocate(layout.node_units()).unwrap().page;
+        txn.writer.write_early(&mut [(page, &bytes)]).unwrap();
+        children.push(Child { page, sum: child_sum(&bytes) });
+    }
+    let names: Vec<[u8; 1]> = (0..5).map(|number| [b'a' + number * 5]).collect();
+    let separators = names.iter().map(|name| KeyCell::inline(name)).collect();
+    let mut bytes = vec![0; layout.node_bytes() as usize];
+    Fences { separators, children }.build(0, 5, &mut bytes, 2, birth());
+    let page = txn.writer.allocate(layout.node_units()).unwrap().page;
+    txn.writer.write_early(&mut [(page, &bytes)]).unwrap();
+    txn.tree.root = TreeRoot { page, digest: checksum::digest(&bytes), rows: 24, height: 2 };
+    (txn, keys)
+}
+
 #[test]
 fn neighbours_out_of_order_are_corrupted_and_never_a_panic() {
     for seed in 1..60 {
         let mut random = Random::new(seed);
         let db = Db::new(tiny(), 1 << 20);
-        let layout = tiny();
-        let mut txn = db.begin();
-        let keys: Vec<_> = (0..6).map(|_| random_keys(&mut random, &layout, 4)).collect();
-        let mut children = Vec::new();
-        for group in &keys {
-            let inline: Vec<&[u8]> = group.iter().map(|(key, _)| &key[..]).collect();
-            let bytes = leaf_of(&inline, &layout);
-            inspect(&bytes, &layout).unwrap();
-            let page = txn.writer.allocate(layout.node_units()).unwrap().page;
-            txn.writer.write_early(&mut [(page, &bytes)]).unwrap();
-            children.push(Child { page, sum: child_sum(&bytes) });
-        }
-        let names: Vec<[u8; 1]> = (0..5).map(|number| [b'a' + number * 5]).collect();
-        let separators = names.iter().map(|name| KeyCell::inline(name)).collect();
-        let mut bytes = vec![0; layout.node_bytes() as usize];
-        Fences { separators, children }.build(0, 5, &mut bytes, 2, birth());
-        let page = txn.writer.allocate(layout.node_units()).unwrap().page;
-        txn.writer.write_early(&mut [(page, &bytes)]).unwrap();
-        txn.tree.root = TreeRoot { page, digest: checksum::digest(&bytes), rows: 24, height: 2 };
+        let (mut txn, keys) = forged(&mut random, &db);
         for _ in 0..200 {
             let group = &keys[random.below(6)];
-            let key = if random.below(3) == 0 { random.bytes(3) } else { group[random.below(group.len())].0.clone() };
+            let key = if random.below(3) == 0 { random.bytes(3) } else { group[random.below(group.len())].clone() };
             let result = if random.below(2) == 0 { txn.tree.remove(&key) } else { txn.tree.insert(&key, &[1; 60]) };
             if let Err(error) = result {
                 assert!(error.is_corruption(), "{error}");
@@ -377,4 +385,31 @@ fn neighbours_out_of_order_are_corrupted_and_never_a_panic() {
         }
         txn.writer.rollback();
     }
+}
+
+#[test]
+fn merging_into_neighbours_out_of_order_is_corrupted_and_never_a_panic() {
+    let mut refused = 0;
+    for seed in 1..400 {
+        let mut random = Random::new(seed);
+        let db = Db::new(tiny(), 1 << 20);
+        let (mut txn, keys) = forged(&mut random, &db);
+        for _ in 0..10 {
+            let mut batch = BTreeMap::new();
+            for _ in 0..random.below(60) {
+                let group = &keys[random.below(6)];
+                let key = if random.below(3) == 0 { random.bytes(3) } else { group[random.below(group.len())].clone() };
+                batch.insert(key, (random.below(2) == 0).then_some([1; 60]));
+            }
+            let changes =
+                batch.iter().map(|(key, value)| Change { key, value: value.as_ref().map(|value| &value[..]) });
+            if let Err(error) = txn.tree.merge(changes) {
+                assert!(error.is_corruption(), "{error}");
+                refused += 1;
+                break;
+            }
+        }
+        txn.writer.rollback();
+    }
+    assert!(refused > 300, "{refused} refused");
 }

@@ -1,0 +1,102 @@
+//! The writer's tree with a buffer of changes in front of it.
+//!
+//! Invariant: whoever sees the tree sees every change that was buffered before. A tree whose merge failed is gone, and
+//! every call from then on says so.
+//! Layer 3 (btree).
+
+use super::buffer::WriteBuffer;
+use super::tree::TreeMut;
+use crate::base::error::{Result, StorageError};
+use crate::base::sync::Mutex;
+use std::sync::OnceLock;
+
+/// A tree in one of two states: settled, where it is read without a lock, or pending with changes in front of it.
+#[derive(Debug)]
+pub(crate) struct BufferedTree {
+    settled: OnceLock<TreeMut>,
+    /// Empty while the tree is settled, and for good once a merge failed.
+    pending: Mutex<Option<Box<(TreeMut, WriteBuffer)>>>,
+    /// Changes are merged once they take more memory than this.
+    buffer_bytes_max: usize,
+}
+
+fn merge(pending: (TreeMut, WriteBuffer)) -> Result<TreeMut> {
+    let (mut tree, mut buffer) = pending;
+    tree.merge(buffer.sorted())?;
+    Ok(tree)
+}
+
+impl BufferedTree {
+    pub(crate) fn new(tree: TreeMut, buffer_bytes_max: usize) -> Self {
+        Self { settled: OnceLock::from(tree), pending: Mutex::new(None), buffer_bytes_max }
+    }
+
+    /// Sets the value of a key.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.change(key, Some(value))
+    }
+
+    /// Removes a row, if there is one.
+    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<()> {
+        self.change(key, None)
+    }
+
+    fn change(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        if let Some(tree) = self.settled.take() {
+            *self.pending.get_mut() = Some(Box::new((tree, WriteBuffer::default())));
+        }
+        let pending = self.pending.get_mut().as_mut().ok_or(StorageError::TransactionPoisoned)?;
+        let (tree, buffer) = &mut **pending;
+        tree.check_sizes(key, value.unwrap_or_default())?;
+        match value {
+            Some(value) => buffer.put(key, value),
+            None => buffer.delete(key),
+        }
+        if buffer.bytes() > self.buffer_bytes_max {
+            // On the way the tree is settled; the next change makes it pending again.
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Memory that buffered changes take.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        if self.settled.get().is_some() {
+            return 0;
+        }
+        self.pending.lock().as_ref().map_or(0, |pending| pending.1.bytes())
+    }
+
+    /// Merges what is buffered. Of several threads one does it and the others wait.
+    fn settle(&self) -> Result<&TreeMut> {
+        if let Some(tree) = self.settled.get() {
+            return Ok(tree);
+        }
+        let mut pending = self.pending.lock();
+        match pending.take() {
+            Some(changes) => {
+                let tree = merge(*changes)?;
+                // Still under the lock, so that whoever waits for it finds the tree.
+                Ok(self.settled.get_or_init(|| tree))
+            }
+            None => self.settled.get().ok_or(StorageError::TransactionPoisoned),
+        }
+    }
+
+    /// The tree with all changes applied.
+    pub(crate) fn tree(&self) -> Result<&TreeMut> {
+        self.settle()
+    }
+
+    /// The tree with all changes applied, to be changed directly.
+    pub(crate) fn tree_mut(&mut self) -> Result<&mut TreeMut> {
+        self.settle()?;
+        self.settled.get_mut().ok_or(StorageError::TransactionPoisoned)
+    }
+
+    /// The tree with all changes applied.
+    pub(crate) fn into_tree(self) -> Result<TreeMut> {
+        self.settle()?;
+        self.settled.into_inner().ok_or(StorageError::TransactionPoisoned)
+    }
+}
