@@ -193,12 +193,12 @@ pub(crate) fn get<P: Pages>(pages: &P, root: &TreeRoot, key: &[u8]) -> Result<Op
     if root.height == 0 || key.len() > key::KEY_BYTES_MAX {
         return Ok(None);
     }
-    let mut node = pages.node(root.page, root_expected(root), root.height)?;
-    for level in (1..root.height).rev() {
-        let child = branch::child(&node, branch::search(&node, key, pages)?);
-        node = pages.node(child.page, Expected::Child(child.sum), level)?;
+    let mut at = Pointer::root(root);
+    while at.level > 1 {
+        at = pages.look(at, |branch| child_pointer(branch, branch::search(branch, key, pages)?, at.level))?;
     }
-    Ok(leaf::search(&node, key, pages)?.ok().map(|index| RowRef::new(node, index)))
+    let leaf = pages.node(at.page, at.expected, at.level)?;
+    Ok(leaf::search(&leaf, key, pages)?.ok().map(|index| RowRef::new(leaf, index)))
 }
 
 /// Where a node stands, and what it must be.
@@ -235,16 +235,22 @@ pub(crate) fn descend<P: Pages>(
     mut choose: impl FnMut(&[u8], u8) -> Result<usize>,
 ) -> Result<(P::Node, usize)> {
     let mut at = from;
-    loop {
-        let node = pages.node(at.page, at.expected, at.level)?;
-        let index = choose(&node, at.level)?;
-        if at.level == 1 {
-            return Ok((node, index));
-        }
-        way.push(Step { branch: at, index, last: node::count(&node) });
-        let child = branch::child(&node, index);
-        at = Pointer { page: child.page, expected: Expected::Child(child.sum), level: at.level - 1 };
+    while at.level > 1 {
+        at = pages.look(at, |branch| {
+            let index = choose(branch, at.level)?;
+            way.push(Step { branch: at, index, last: node::count(branch) });
+            child_pointer(branch, index, at.level)
+        })?;
     }
+    let leaf = pages.node(at.page, at.expected, at.level)?;
+    let index = choose(&leaf, at.level)?;
+    Ok((leaf, index))
+}
+
+#[inline]
+fn child_pointer(branch: &[u8], index: usize, level: u8) -> Result<Pointer> {
+    let child = branch::child(branch, index);
+    Ok(Pointer { page: child.page, expected: Expected::Child(child.sum), level: level - 1 })
 }
 
 /// Chooses the way to the first row whose key is at least `key`, which may be behind the last row of its leaf.

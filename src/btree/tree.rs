@@ -27,6 +27,12 @@ pub(crate) trait Pages: Extents + Sized {
     /// The node at `page`, which must have the checksum and stand at the level that its parent says.
     fn node(&self, page: PageId, expected: Expected, level: u8) -> Result<Self::Node>;
 
+    /// Looks at a node without keeping it.
+    #[inline]
+    fn look<T>(&self, at: Pointer, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        look(&self.node(at.page, at.expected, at.level)?)
+    }
+
     /// Goes down from a node to a leaf as [`descend`] does, and keeps the leaf alone.
     fn descend(
         &self,
@@ -79,13 +85,23 @@ impl<'p> Pages for PinnedPages<'p> {
         check_level(&node, page, level)?;
         Ok(node)
     }
+
+    #[inline(always)]
+    fn look<T>(&self, at: Pointer, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        // What is in memory is looked at where it is; a page that is handed over first costs more than the look.
+        if let Some(node) = self.store.node_in_memory(self.epoch, at.page) {
+            check_level(node, at.page, at.level)?;
+            return look(node);
+        }
+        look(&self.node(at.page, at.expected, at.level)?)
+    }
 }
 
 impl PinnedPages<'_> {
     /// Brings the leaf near that follows the one to which a way leads, where one branch holds both.
     fn expect_next_leaf(&self, way: &[Step]) -> Result<()> {
         let Some(Step { branch, index, .. }) = way.last().filter(|step| step.index < step.last) else { return Ok(()) };
-        let next = branch::child(&self.node(branch.page, branch.expected, branch.level)?, index + 1);
+        let next = self.look(*branch, |branch| Ok(branch::child(branch, index + 1)))?;
         if let Some(leaf) = self.store.expect_node(self.epoch, next.page) {
             leaf::prefetch_arrays(&leaf);
         }

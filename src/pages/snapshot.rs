@@ -88,6 +88,7 @@ impl<'p> PageRef<'p> {
     }
 
     /// The hold of a page in a frame; the bytes of any other, or of a frame that is being retired.
+    #[inline]
     fn into_hold(self) -> Result<Hold<'p>, Arc<[u8]>> {
         match self.bytes {
             PageBytes::InEpoch(frame) => frame.hold().ok_or_else(|| Arc::from(frame.bytes())),
@@ -111,6 +112,7 @@ impl<'p> PageRef<'p> {
 
     /// Makes the page independent of every borrow by keeping its snapshot alive with it. The writer's dirty pages never
     /// come here: their tree is borrowed as long as they are.
+    #[inline]
     pub(crate) fn keep(self, snapshot: &Arc<Snapshot>) -> PageRef<'static> {
         let bytes = match self.into_hold() {
             Ok(hold) => PageBytes::HeldWith(hold.with_snapshot(snapshot)),
@@ -134,6 +136,7 @@ impl<'p> PageRef<'p> {
     }
 
     /// The same page, showing a part of what it showed.
+    #[inline]
     pub(crate) fn narrow(self, range: Range<usize>) -> Self {
         let bytes = match self.bytes {
             PageBytes::Shared(hold) => PageBytes::Shared(hold.part(range)),

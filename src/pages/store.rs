@@ -153,6 +153,12 @@ impl PageStore {
         }
     }
 
+    /// The bytes of a node that is in memory.
+    #[inline]
+    pub(crate) fn node_in_memory<'p>(&'p self, epoch: &'p Epoch<'_>, page: PageId) -> Option<&'p [u8]> {
+        Some(self.frames.get(epoch, self.frames.place(page)?)?.bytes())
+    }
+
     /// A node that is likely to be wanted soon, where it is in memory; where it is not, the storage is told.
     pub(crate) fn expect_node<'p>(&'p self, epoch: &'p Epoch<'_>, page: PageId) -> Option<PageRef<'p>> {
         let frame = self.frames.get(epoch, self.frames.place(page)?);

@@ -27,6 +27,7 @@ impl<'e> FrameRef<'e> {
 
     /// Keeps the frame beyond the epoch; `None` where it is being retired, so that only the epoch protects it, or
     /// where the count of holds is at its end.
+    #[inline]
     pub(crate) fn hold(&self) -> Option<Hold<'e>> {
         let may_hold = |state| state & RETIRED == 0 && state & HOLDS < HOLDS;
         let counted = self
@@ -38,6 +39,7 @@ impl<'e> FrameRef<'e> {
     }
 
     /// The same frame, showing a part of what it showed.
+    #[inline]
     pub(crate) fn narrow(self, range: Range<usize>) -> Self {
         Self { bytes: &self.bytes[range], ..self }
     }
@@ -83,12 +85,14 @@ impl Hold<'_> {
     }
 
     /// The same hold, showing a part of what it showed.
+    #[inline]
     pub(crate) fn narrow(mut self, range: Range<usize>) -> Self {
         self.bytes = FrameBytes::of(&self[range]);
         self
     }
 
     /// The same hold, together with a snapshot of the store that the frames belong to.
+    #[inline]
     pub(crate) fn with_snapshot(self, snapshot: &Arc<Snapshot>) -> SnapshotHold {
         assert!(std::ptr::eq(self.frames, snapshot.store.frames()), "a frame is kept with a snapshot of its store");
         let Hold { index, bytes, .. } = *ManuallyDrop::new(self);
@@ -129,6 +133,7 @@ pub(crate) struct SnapshotHold {
 
 impl SnapshotHold {
     /// The same hold, showing a part of what it showed.
+    #[inline]
     pub(crate) fn narrow(mut self, range: Range<usize>) -> Self {
         self.bytes = FrameBytes::of(&self[range]);
         self
