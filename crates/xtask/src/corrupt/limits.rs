@@ -3,12 +3,13 @@
 //! Invariant: memory is counted by the allocator, so what is taken without being touched counts as well. What the page
 //! cache maps is bounded by its own option, which is far below the limit, and not counted.
 
-use peak_alloc::PeakAlloc;
+use peakmem_alloc::{INSTRUMENTED_SYSTEM, PeakMemAlloc, PeakMemAllocTrait};
+use std::alloc::System;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 #[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
+static HEAP: &PeakMemAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Only a process that does nothing else can tell whose memory it is.
 static MEMORY_COUNTS: AtomicBool = AtomicBool::new(false);
@@ -49,19 +50,18 @@ impl Cost {
 #[derive(Debug)]
 pub(super) struct Watch {
     begun: Instant,
-    bytes: usize,
     file_bytes: usize,
 }
 
 impl Watch {
     pub(super) fn start(file_bytes: usize) -> Self {
-        HEAP.reset_peak_usage();
-        Self { begun: Instant::now(), bytes: HEAP.current_usage(), file_bytes }
+        HEAP.reset_peak_memory();
+        Self { begun: Instant::now(), file_bytes }
     }
 
     /// What it took; what exceeds the limits is complained of.
     pub(super) fn stop(self, complaints: &mut Vec<String>) -> Cost {
-        let bytes = HEAP.peak_usage().saturating_sub(self.bytes);
+        let bytes = HEAP.get_peak_memory();
         let counted = if MEMORY_COUNTS.load(Ordering::Relaxed) { bytes } else { 0 };
         let cost = Cost { time: self.begun.elapsed(), bytes: counted };
         complaints.extend(cost.complaints(self.file_bytes));
@@ -88,9 +88,9 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_touched_counts() {
-        let watch = Watch::start(0);
+        let _watch = Watch::start(0);
         let untouched = std::hint::black_box(Vec::<u8>::with_capacity(500 << 20));
-        let taken = HEAP.peak_usage().saturating_sub(watch.bytes);
+        let taken = HEAP.get_peak_memory();
         drop(untouched);
         assert!(taken > 400 << 20, "{taken}");
     }
