@@ -49,10 +49,6 @@ fn prefix_of(key: &[u8]) -> u64 {
 }
 
 impl WriteBuffer {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// Memory that the buffer takes, the sorting of its index included.
     pub(crate) fn bytes(&self) -> usize {
         self.chunk_bytes + self.slots.capacity() * size_of::<Slot>()

@@ -16,19 +16,18 @@ pub(crate) struct BufferedTree {
     settled: OnceLock<TreeMut>,
     /// Empty while the tree is settled, and for good once a merge failed.
     pending: Mutex<Option<Box<(TreeMut, WriteBuffer)>>>,
-    /// Changes are merged once they take more memory than this.
-    buffer_bytes_max: usize,
 }
 
 fn merge(pending: (TreeMut, WriteBuffer)) -> Result<TreeMut> {
     let (mut tree, mut buffer) = pending;
     tree.merge(buffer.sorted())?;
+    tree.writer.count_dirty(0, buffer.bytes());
     Ok(tree)
 }
 
 impl BufferedTree {
-    pub(crate) fn new(tree: TreeMut, buffer_bytes_max: usize) -> Self {
-        Self { settled: OnceLock::from(tree), pending: Mutex::new(None), buffer_bytes_max }
+    pub(crate) fn new(tree: TreeMut) -> Self {
+        Self { settled: OnceLock::from(tree), pending: Mutex::new(None) }
     }
 
     /// Sets the value of a key.
@@ -48,15 +47,30 @@ impl BufferedTree {
         let pending = self.pending.get_mut().as_mut().ok_or(StorageError::TransactionPoisoned)?;
         let (tree, buffer) = &mut **pending;
         tree.check_sizes(key, value.unwrap_or_default())?;
+        let before = buffer.bytes();
         match value {
             Some(value) => buffer.put(key, value),
             None => buffer.delete(key),
         }
-        if buffer.bytes() > self.buffer_bytes_max {
-            // On the way the tree is settled; the next change makes it pending again.
-            self.settle()?;
-        }
+        // What is buffered is part of what the transaction keeps in memory until it is written.
+        tree.writer.count_dirty(buffer.bytes() - before, 0);
         Ok(())
+    }
+
+    /// The tree without what is buffered, for what does not depend on rows.
+    pub(crate) fn base_mut(&mut self) -> Result<&mut TreeMut> {
+        match self.settled.get_mut() {
+            Some(tree) => Ok(tree),
+            None => match self.pending.get_mut() {
+                Some(pending) => Ok(&mut pending.0),
+                None => Err(StorageError::TransactionPoisoned),
+            },
+        }
+    }
+
+    /// The tree, where nothing is buffered.
+    pub(crate) fn settled(&self) -> Option<&TreeMut> {
+        self.settled.get()
     }
 
     /// Memory that buffered changes take.

@@ -18,6 +18,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 
+/// Values from this length on are not buffered.
+const BUFFERED_VALUE_BYTES_MAX: usize = 64 << 10;
+
 /// A table that can be read and changed.
 ///
 /// Reads see the changes made through it. Dropping it keeps the changes in the transaction; they become visible to
@@ -38,9 +41,13 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         self.open.as_ref().expect("the table is open until it is dropped")
     }
 
-    /// The tree, for reading; refused once an operation failed half-way.
+    /// The tree with all changes applied, for reading; refused once an operation failed half-way.
     fn tree(&self) -> Result<&TreeMut> {
-        if self.transaction.is_poisoned() { Err(StorageError::TransactionPoisoned) } else { Ok(&self.open().tree) }
+        self.transaction.change(|| self.open().tree.tree())
+    }
+
+    fn open_mut(&mut self) -> &mut CheckedOut {
+        self.open.as_mut().expect("the table is open until it is dropped")
     }
 
     /// Looks a key up.
@@ -74,8 +81,78 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         let key = encode_key::<K>(key.borrow());
         let value = V::as_bytes(value.borrow());
         let value = value.as_ref();
-        self.tree()?.check_sizes(&key, value)?;
+        self.check_sizes(&key, value)?;
         self.change(|tree| tree.insert(&key, value))
+    }
+
+    /// Sets the value of a key, whether it was there or not, without looking for the one that it had.
+    ///
+    /// Many such changes cost much less than as many calls of [`insert`](Self::insert): they are kept in memory, sorted,
+    /// and applied in one pass over the leaves when the table is next read or changed otherwise, when they take their
+    /// share of the cache, or when the table is dropped. An error of that pass is reported by the call that needs it, or
+    /// by the commit; the transaction can then only be aborted.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), cowslip::Error> {
+    /// use cowslip::{Database, TableDefinition};
+    /// const SQUARES: TableDefinition<u64, u64> = TableDefinition::new("squares");
+    /// let db = Database::in_memory()?;
+    /// db.update(|tx| {
+    ///     let mut squares = tx.open_table(SQUARES)?;
+    ///     for number in 0..1000 {
+    ///         squares.put(number, number * number)?;
+    ///     }
+    ///     squares.delete(13)?;
+    ///     assert_eq!(squares.len()?, 999);
+    ///     Ok::<_, cowslip::Error>(())
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StorageError::KeyTooLarge`] and [`StorageError::ValueTooLarge`] change nothing. After any other error the
+    /// transaction can only be aborted.
+    pub fn put<'k, 'v>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+        value: impl Borrow<V::SelfType<'v>>,
+    ) -> Result<(), StorageError> {
+        let value = V::as_bytes(value.borrow());
+        with_encoded_key::<K, _>(key.borrow(), |key| self.buffer(key, Some(value.as_ref())))
+    }
+
+    /// Removes a key, if it is there, without looking for its value. Applied as [`put`](Self::put) is.
+    ///
+    /// # Errors
+    /// [`StorageError::KeyTooLarge`] changes nothing. After any other error the transaction can only be aborted.
+    pub fn delete<'k>(&mut self, key: impl Borrow<K::SelfType<'k>>) -> Result<(), StorageError> {
+        with_encoded_key::<K, _>(key.borrow(), |key| self.buffer(key, None))
+    }
+
+    fn check_sizes(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        if self.transaction.is_poisoned() {
+            return Err(StorageError::TransactionPoisoned);
+        }
+        self.open_mut().tree.base_mut()?.check_sizes(key, value)
+    }
+
+    fn buffer(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.check_sizes(key, value.unwrap_or_default())?;
+        let transaction = self.transaction;
+        let CheckedOut { tree, name, .. } = self.open_mut();
+        let buffered = transaction.change(|| {
+            match value {
+                // A long value goes to the file at once; a copy in the buffer would gain nothing.
+                Some(value) if value.len() >= BUFFERED_VALUE_BYTES_MAX => {
+                    tree.tree_mut()?.insert(key, value)?;
+                }
+                Some(value) => tree.put(key, value)?,
+                None => tree.delete(key)?,
+            }
+            transaction.spill_if_large(tree)
+        });
+        buffered.map_err(|error| error.in_table(name))
     }
 
     /// Removes a key and returns the value that it had.
@@ -96,9 +173,9 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         step: impl FnOnce(&mut TreeMut) -> Result<Option<Vec<u8>>>,
     ) -> Result<Option<AccessGuard<'static, V>>> {
         let transaction = self.transaction;
-        let CheckedOut { tree, name, .. } = self.open.as_mut().expect("the table is open until it is dropped");
+        let CheckedOut { tree, name, .. } = self.open_mut();
         let changed = transaction.change(|| {
-            let old = step(tree)?;
+            let old = step(tree.tree_mut()?)?;
             transaction.spill_if_large(tree)?;
             // An old value that does not decode is an error after the change, so it too must poison.
             old.map(|old| AccessGuard::of_value(RowBytes::Owned(old))).transpose()
@@ -196,7 +273,8 @@ impl<K: Key + 'static, V: Value + 'static> sealed::Sealed for Table<'_, K, V> {}
 
 impl<K: Key + 'static, V: Value + 'static> fmt::Debug for Table<'_, K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = self.open().tree.root().rows;
+        // Without what is buffered: showing a table changes nothing.
+        let rows = self.open().tree.settled().map(|tree| tree.root().rows);
         f.debug_struct("Table").field("name", &self.name()).field("rows", &rows).finish_non_exhaustive()
     }
 }

@@ -10,6 +10,7 @@ use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex};
+use crate::btree::buffered::BufferedTree;
 use crate::btree::tree::TreeMut;
 use crate::catalog::record::TableRecord;
 use crate::catalog::roots::Roots;
@@ -84,7 +85,7 @@ pub(super) enum Staged {
 pub(crate) struct CheckedOut {
     pub(crate) name: String,
     pub(crate) record: TableRecord,
-    pub(crate) tree: TreeMut,
+    pub(crate) tree: BufferedTree,
 }
 
 impl WriteTransaction {
@@ -177,34 +178,46 @@ impl WriteTransaction {
         match tables.insert(name.to_owned(), Staged::Open) {
             Some(Staged::Closed(closed)) => {
                 let (record, tree) = *closed;
-                Ok(CheckedOut { name: name.to_owned(), record, tree })
+                Ok(CheckedOut { name: name.to_owned(), record, tree: BufferedTree::new(tree) })
             }
             _ => unreachable!("the table was just found closed"),
         }
     }
 
     /// Gives a table back when its handle is dropped.
-    pub(crate) fn check_in(&self, mut table: CheckedOut) {
-        if self.exceeds_budget() && !self.is_poisoned() {
-            // A failure poisons the transaction, so that its commit reports it.
-            if let Err(error) = self.change(|| table.tree.spill()) {
-                log::error!("table {:?} could not be written early: {error}", table.name);
+    pub(crate) fn check_in(&self, table: CheckedOut) {
+        let CheckedOut { name, record, tree } = table;
+        let settled = self.change(|| {
+            let mut tree = tree.into_tree()?;
+            if self.exceeds_budget() {
+                tree.spill()?;
             }
-        }
-        self.parts().tables.lock().insert(table.name, Staged::Closed(Box::new((table.record, table.tree))));
+            Ok(tree)
+        });
+        let tree = settled.unwrap_or_else(|error| {
+            // The transaction is poisoned, so its commit reports the failure and nobody reads this tree.
+            log::error!("the changes of table {name:?} could not be applied: {error}");
+            TreeMut::new(Arc::clone(&self.parts().bracket.writer), record.root)
+        });
+        self.parts().tables.lock().insert(name, Staged::Closed(Box::new((record, tree))));
     }
 
     fn exceeds_budget(&self) -> bool {
         self.parts().bracket.writer.exceeds_budget()
     }
 
-    /// Writes a table early where the transaction holds too many dirty pages and this table has its share of them; one
-    /// with few would be written again and again to no use.
-    pub(crate) fn spill_if_large(&self, tree: &mut TreeMut) -> Result<()> {
+    /// Applies what a table has buffered, or writes it early, where the transaction keeps too much in memory and this
+    /// table has its share of that; one with little would be merged or written again and again to no use.
+    pub(crate) fn spill_if_large(&self, tree: &mut BufferedTree) -> Result<()> {
         if self.exceeds_budget() {
             // Half of an even share: the catalog has dirty pages too, and none of the tables may reach the whole.
             let shares = 2 * self.parts().tables.lock().len().max(1);
-            if tree.dirty_bytes() >= self.parts().bracket.writer.dirty_bytes() / shares {
+            let share_bytes = self.parts().bracket.writer.dirty_bytes() / shares;
+            if tree.buffer_bytes() >= share_bytes {
+                tree.tree_mut()?;
+            }
+            let tree = tree.base_mut()?;
+            if tree.dirty_bytes() >= share_bytes {
                 return tree.spill();
             }
         }

@@ -88,7 +88,7 @@ fn load_and_scan(path: &Path, rows: u64, budget_bytes: usize) -> Result<()> {
         for row in 0..rows {
             let key = key_of(row);
             value[..8].copy_from_slice(&key.to_le_bytes());
-            table.insert(key, &value[..])?;
+            table.put(key, &value[..])?;
             sum = sum.wrapping_add(key);
         }
         Ok::<_, cowslip::Error>(())

@@ -20,7 +20,7 @@ fn buffered_changes_match_the_model_at_every_read() {
         let mut model = Model::new();
         for _ in 0..4 {
             let Txn { tree, writer } = db.begin();
-            let mut tree = BufferedTree::new(tree, [0, 20_000, 1 << 20][random.below(3)]);
+            let mut tree = BufferedTree::new(tree);
             for _ in 0..400 {
                 let key = key(&mut random, shape.0);
                 match random.below(30) {
@@ -55,7 +55,7 @@ fn threads_that_read_at_once_all_see_the_settled_tree() {
     for round in 0..40_u64 {
         let mut db = Db::new(small(), 1 << 20);
         let Txn { tree, writer } = db.begin();
-        let mut tree = BufferedTree::new(tree, 1 << 20);
+        let mut tree = BufferedTree::new(tree);
         for number in 0..2000_u64 {
             tree.put(&(number * 7919 % 2000).to_be_bytes(), &round.to_be_bytes()).unwrap();
         }
@@ -78,25 +78,10 @@ fn threads_that_read_at_once_all_see_the_settled_tree() {
 }
 
 #[test]
-fn the_buffer_is_merged_once_it_is_larger_than_it_may_be() {
-    let mut db = Db::new(small(), 1 << 20);
-    let Txn { tree, writer } = db.begin();
-    let mut tree = BufferedTree::new(tree, 50_000);
-    let mut most = 0;
-    for number in 0..20_000_u64 {
-        tree.put(&number.to_be_bytes(), &[1; 50]).unwrap();
-        most = most.max(tree.buffer_bytes());
-    }
-    assert!((20_000..=50_000).contains(&most), "{most} bytes at the most");
-    db.commit(Txn { tree: tree.into_tree().unwrap(), writer });
-    assert_eq!(db.check().rows, 20_000);
-}
-
-#[test]
 fn a_change_that_no_node_can_hold_is_refused_and_the_rest_stays() {
     let mut db = Db::new(small(), 1 << 20);
     let Txn { tree, writer } = db.begin();
-    let mut tree = BufferedTree::new(tree, 1 << 20);
+    let mut tree = BufferedTree::new(tree);
     tree.put(b"a", b"1").unwrap();
     assert!(matches!(tree.put(&vec![0; 65_537], b""), Err(StorageError::KeyTooLarge { .. })));
     assert!(matches!(tree.delete(&vec![0; 65_537]), Err(StorageError::KeyTooLarge { .. })));
@@ -120,7 +105,7 @@ fn after_a_failed_merge_every_call_says_that_the_transaction_is_poisoned() {
         Child { page: crate::base::ids::PageId::new(9000).unwrap(), ..child },
     );
     let Txn { tree, writer } = txn;
-    let mut tree = BufferedTree::new(tree, 1 << 20);
+    let mut tree = BufferedTree::new(tree);
     for number in 0..50_u32 {
         tree.put(&number.to_be_bytes(), b"new").unwrap();
     }

@@ -36,9 +36,9 @@ impl Episode<'_> {
     pub(super) fn change_row(&mut self, table: &mut dyn Writable, model: &mut TableModel) -> Result<(), Halt> {
         let is_full = model.rows.len() > self.shape.rows_max || model.bytes() > self.shape.bytes_max;
         let weights = match (is_full, self.growing) {
-            (true, _) => [40, 40, 20, 700, 20, 20],
-            (false, true) => [600, 120, 120, 100, 40, 24],
-            (false, false) => [150, 120, 120, 450, 60, 24],
+            (true, _) => [40, 40, 20, 700, 20, 20, 12],
+            (false, true) => [600, 120, 120, 100, 40, 24, 8],
+            (false, false) => [150, 120, 120, 450, 60, 24, 8],
         };
         let choice = self.random.weighted(&weights);
         let present = model.any_key(&mut self.random);
@@ -58,6 +58,7 @@ impl Episode<'_> {
                 None => self.read_row(&*table, model),
             },
             (5, _) => self.refuse_sizes(table, model),
+            (6, _) => self.burst(table, model, is_full),
             _ => match self.absent_key(model) {
                 Some(key) => {
                     let value = self.shape.value(&mut self.random, model.kind);
@@ -103,6 +104,33 @@ impl Episode<'_> {
         let expected = if model.rows.contains_key(key) { Arc::make_mut(&mut model.rows).remove(key) } else { None };
         ensure!(found == expected, "remove {}: found {}, expected {}", brief(key), brief(&found), brief(&expected));
         self.counts.add("remove", outcome);
+        Ok(())
+    }
+
+    /// Changes that are not looked at before the next read: few, which are applied one by one, or many, which are
+    /// merged.
+    fn burst(&mut self, table: &mut dyn Writable, model: &mut TableModel, is_full: bool) -> Result<(), Halt> {
+        let len = if self.random.chance(300) { self.random.below(16) } else { self.random.below(400) };
+        let deletes = if is_full { 900 } else { self.random.below(1000) };
+        let mut room_bytes = self.shape.bytes_max.saturating_sub(model.bytes());
+        for _ in 0..len {
+            let present = model.any_key(&mut self.random).filter(|_| self.random.chance(600));
+            let key = present.unwrap_or_else(|| self.shape.key(&mut self.random, model.kind));
+            let is_there = model.rows.contains_key(&key);
+            if self.random.chance(deletes) {
+                table.delete(&key)?;
+                self.counts.add("delete", if is_there { "present" } else { "absent" });
+                if is_there {
+                    Arc::make_mut(&mut model.rows).remove(&key);
+                }
+            } else if room_bytes > 0 {
+                let value = self.shape.value(&mut self.random, model.kind);
+                room_bytes = room_bytes.saturating_sub(value.len());
+                table.put(&key, &value)?;
+                self.counts.add("put", if is_there { "replaced" } else { "new" });
+                Arc::make_mut(&mut model.rows).insert(key, value);
+            }
+        }
         Ok(())
     }
 

@@ -175,6 +175,8 @@ pub(super) trait Readable {
 pub(super) trait Writable: Readable {
     fn insert(&mut self, key: &AnyKey, value: &AnyValue) -> Result<Option<AnyValue>, StorageError>;
     fn remove(&mut self, key: &AnyKey) -> Result<Option<AnyValue>, StorageError>;
+    fn put(&mut self, key: &AnyKey, value: &AnyValue) -> Result<(), StorageError>;
+    fn delete(&mut self, key: &AnyKey) -> Result<(), StorageError>;
     /// Inserts bytes that the model does not keep; `None` where values are not bytes.
     fn insert_bytes(&mut self, key: &AnyKey, bytes: &[u8]) -> Option<Result<(), StorageError>>;
 }
@@ -235,6 +237,14 @@ impl<K: ModelKey, V: ModelValue> Writable for Table<'_, K, V> {
 
     fn remove(&mut self, key: &AnyKey) -> Result<Option<AnyValue>, StorageError> {
         Ok(Table::remove(self, K::lend(key))?.map(|old| V::own(&old.value())))
+    }
+
+    fn put(&mut self, key: &AnyKey, value: &AnyValue) -> Result<(), StorageError> {
+        Table::put(self, K::lend(key), V::lend(value))
+    }
+
+    fn delete(&mut self, key: &AnyKey) -> Result<(), StorageError> {
+        Table::delete(self, K::lend(key))
     }
 
     fn insert_bytes(&mut self, key: &AnyKey, bytes: &[u8]) -> Option<Result<(), StorageError>> {

@@ -340,6 +340,22 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         replace: "counted.is_ok().then_some(Hold {",
         commands: DEFAULT,
     },
+    Sabotage {
+        name: "first_of_equal_changes_counts",
+        rule: "of several buffered changes of one key the last one counts",
+        file: "src/btree/buffer.rs",
+        find: ".then(a.sequence.cmp(&b.sequence))",
+        replace: ".then(b.sequence.cmp(&a.sequence))",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "merge_forgets_removed_rows",
+        rule: "a merge keeps the count of rows exact",
+        file: "src/btree/merge.rs",
+        find: "self.output.tree.count_rows(inserted, removed)",
+        replace: "self.output.tree.count_rows(inserted, 0)",
+        commands: DEFAULT,
+    },
 ];
 
 #[cfg(test)]
