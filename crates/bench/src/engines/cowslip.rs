@@ -26,7 +26,7 @@ impl Engine for Cowslip {
         let transaction = self.database.begin_write()?;
         let mut table = transaction.open_table(TABLE)?;
         for (key, value) in rows {
-            table.insert(*key, *value)?;
+            table.put(*key, *value)?;
         }
         drop(table);
         transaction.commit()?;
@@ -59,7 +59,7 @@ impl Engine for Cowslip {
         let transaction = self.database.begin_write()?;
         let mut table = transaction.open_table(TABLE)?;
         for key in keys {
-            table.remove(*key)?;
+            table.delete(*key)?;
         }
         drop(table);
         transaction.commit()?;
