@@ -100,6 +100,16 @@ impl Hold<'_> {
     }
 }
 
+#[cfg(all(test, loom))]
+impl<'f> Hold<'f> {
+    /// A hold that was counted before and forgotten, on whatever thread.
+    pub(super) fn taken_over(frames: &'f Frames, index: u32) -> Self {
+        // SAFETY: the frame is held: the hold that is taken over was counted.
+        let bytes = FrameBytes::of(unsafe { frames.bytes(index) });
+        Self { frames, index, bytes }
+    }
+}
+
 impl Deref for Hold<'_> {
     type Target = [u8];
 

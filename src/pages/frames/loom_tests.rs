@@ -195,7 +195,7 @@ fn loom_a_retired_frame_is_sent_on_once_by_the_last_of_its_holders() {
         std::mem::forget(held);
         // Each thread takes over one of the two holds.
         let release = |frames: &Frames| {
-            let held = Hold { frames, index: 0 };
+            let held = Hold::taken_over(frames, 0);
             assert_is(&held, 1);
             drop(held);
         };
@@ -219,7 +219,7 @@ fn loom_a_hold_that_comes_too_late_takes_no_other_away() {
             frames.forget(page(1));
             assert!(load(frames, 2).is_none_or(|held| held.iter().all(|byte| *byte == 2)));
         });
-        let held = Hold { frames: &frames, index: 0 };
+        let held = Hold::taken_over(&frames, 0);
         assert_is(&held, 1);
         drop(held);
         reader.join().unwrap();
@@ -237,7 +237,7 @@ fn snapshot() -> Arc<Snapshot> {
     prepare(store.frames());
     let id = TransactionId::new(1);
     let version = Version { id, commit_time_micros: 0, data: TreeRoot::EMPTY, forward: TreeRoot::EMPTY };
-    Arc::new(Snapshot { store: Arc::new(store), pin: Pins::new(version).pin_published() })
+    Arc::new(Snapshot { store: Arc::new(store), pin: Pins::new(version).pin_published(), _owner: None })
 }
 
 #[test]
