@@ -24,6 +24,8 @@ mod input;
 #[cfg(test)]
 mod lifetimes;
 #[cfg(test)]
+mod merges;
+#[cfg(test)]
 mod reuse;
 #[cfg(test)]
 mod sizes;
