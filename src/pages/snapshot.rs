@@ -20,12 +20,12 @@ pub(crate) struct Snapshot {
 }
 
 /// A page that stays readable and unchanged as long as what it was borrowed from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct PageRef<'p> {
     bytes: PageBytes<'p>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum PageBytes<'p> {
     /// A dirty page of the writer.
     Dirty(&'p [u8]),
@@ -69,6 +69,41 @@ fn offset(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a node is at most 64 KiB")
 }
 
+impl PageBytes<'_> {
+    fn private(bytes: Arc<[u8]>) -> Self {
+        let part = Part::whole(&bytes);
+        Self::Private(bytes, part)
+    }
+
+    fn private_with(bytes: Arc<[u8]>, snapshot: &Arc<Snapshot>) -> Self {
+        Self::PrivateWith { part: Part::whole(&bytes), bytes, _snapshot: Arc::clone(snapshot) }
+    }
+}
+
+impl Clone for PageRef<'_> {
+    fn clone(&self) -> Self {
+        let bytes = match &self.bytes {
+            PageBytes::Dirty(bytes) => PageBytes::Dirty(bytes),
+            PageBytes::InEpoch(frame) => PageBytes::InEpoch(*frame),
+            PageBytes::Shared(hold) => PageBytes::Shared(hold.clone()),
+            // A frame whose holds are all counted out is copied instead.
+            PageBytes::Held(hold) => match hold.try_clone() {
+                Some(hold) => PageBytes::Held(hold),
+                None => PageBytes::private(Arc::from(&**hold)),
+            },
+            PageBytes::HeldWith(hold) => match hold.try_clone() {
+                Some(hold) => PageBytes::HeldWith(hold),
+                None => PageBytes::private_with(Arc::from(&**hold), hold.snapshot()),
+            },
+            PageBytes::Private(bytes, part) => PageBytes::Private(Arc::clone(bytes), *part),
+            PageBytes::PrivateWith { bytes, part, _snapshot } => {
+                PageBytes::PrivateWith { bytes: Arc::clone(bytes), part: *part, _snapshot: Arc::clone(_snapshot) }
+            }
+        };
+        Self { bytes }
+    }
+}
+
 impl<'p> PageRef<'p> {
     pub(crate) fn dirty(bytes: &'p [u8]) -> Self {
         Self { bytes: PageBytes::Dirty(bytes) }
@@ -83,8 +118,7 @@ impl<'p> PageRef<'p> {
     }
 
     pub(super) fn private(bytes: Arc<[u8]>) -> Self {
-        let part = Part::whole(&bytes);
-        Self { bytes: PageBytes::Private(bytes, part) }
+        Self { bytes: PageBytes::private(bytes) }
     }
 
     /// The hold of a page in a frame; the bytes of any other, or of a frame that is being retired.
@@ -116,7 +150,7 @@ impl<'p> PageRef<'p> {
     pub(crate) fn keep(self, snapshot: &Arc<Snapshot>) -> PageRef<'static> {
         let bytes = match self.into_hold() {
             Ok(hold) => PageBytes::HeldWith(hold.with_snapshot(snapshot)),
-            Err(bytes) => PageBytes::PrivateWith { part: Part::whole(&bytes), bytes, _snapshot: Arc::clone(snapshot) },
+            Err(bytes) => PageBytes::private_with(bytes, snapshot),
         };
         PageRef { bytes }
     }

@@ -68,6 +68,14 @@ impl FrameBytes {
     }
 }
 
+impl Frames {
+    /// Counts a further hold of a frame that is held; says whether there was room in the count.
+    fn count_hold(&self, index: u32) -> bool {
+        let more = |state| (state & HOLDS < HOLDS).then_some(state + 1);
+        self.state(index).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
 /// A held frame: its bytes stay as they are.
 #[derive(Debug)]
 pub(crate) struct Hold<'f> {
@@ -77,6 +85,12 @@ pub(crate) struct Hold<'f> {
 }
 
 impl Hold<'_> {
+    /// Another hold of the frame; `None` where the count of holds is at its end.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
+        let counted = self.frames.count_hold(self.index);
+        counted.then(|| Self { frames: self.frames, index: self.index, bytes: self.bytes })
+    }
+
     /// The same hold, borrowed from the same frames by another way.
     pub(crate) fn borrowed_from(self, frames: &Frames) -> Hold<'_> {
         assert!(std::ptr::eq(self.frames, frames), "a frame is held in the frames that it belongs to");
@@ -120,13 +134,6 @@ impl Deref for Hold<'_> {
     }
 }
 
-impl Clone for Hold<'_> {
-    fn clone(&self) -> Self {
-        self.frames.state(self.index).fetch_add(1, Ordering::Relaxed);
-        Self { frames: self.frames, index: self.index, bytes: self.bytes }
-    }
-}
-
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         self.frames.release(self.index);
@@ -142,6 +149,16 @@ pub(crate) struct SnapshotHold {
 }
 
 impl SnapshotHold {
+    /// Another hold of the frame; `None` where the count of holds is at its end.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
+        let counted = self.frames().count_hold(self.index);
+        counted.then(|| Self { snapshot: Arc::clone(&self.snapshot), index: self.index, bytes: self.bytes })
+    }
+
+    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
     /// The same hold, showing a part of what it showed.
     #[inline]
     pub(crate) fn narrow(mut self, range: Range<usize>) -> Self {
@@ -162,13 +179,6 @@ impl Deref for SnapshotHold {
         // SAFETY: the frame is held until `self` is dropped, and not filled before that; the snapshot keeps the store
         // and with it the mapping alive.
         unsafe { self.bytes.get() }
-    }
-}
-
-impl Clone for SnapshotHold {
-    fn clone(&self) -> Self {
-        self.frames().state(self.index).fetch_add(1, Ordering::Relaxed);
-        Self { snapshot: Arc::clone(&self.snapshot), index: self.index, bytes: self.bytes }
     }
 }
 

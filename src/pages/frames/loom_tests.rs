@@ -191,7 +191,7 @@ fn loom_a_retired_frame_is_sent_on_once_by_the_last_of_its_holders() {
     explore(5, || {
         let frames = frames(1);
         let held = load(&frames, 1).unwrap();
-        std::mem::forget(held.clone());
+        std::mem::forget(held.try_clone().unwrap());
         std::mem::forget(held);
         // Each thread takes over one of the two holds.
         let release = |frames: &Frames| {
@@ -246,7 +246,7 @@ fn loom_the_last_page_that_is_kept_ends_the_frames_after_everybody_let_go() {
         let snapshot = snapshot();
         let kept = load(snapshot.store.frames(), 1).unwrap().with_snapshot(&snapshot);
         let other = {
-            let kept = kept.clone();
+            let kept = kept.try_clone().unwrap();
             thread::spawn(move || assert_is(&kept, 1))
         };
         snapshot.store.frames().forget(page(1));

@@ -4,6 +4,7 @@
 //! Layer 2 (pages).
 
 use super::*;
+use crate::pages::snapshot::PageRef;
 use std::convert::Infallible;
 
 const PAGES: u64 = 30;
@@ -53,6 +54,23 @@ fn a_page_is_found_until_it_is_forgotten_and_held_bytes_outlive_that() {
         assert_is(&held, 3);
     }
     drop(held);
+    assert_accounted(&frames);
+}
+
+#[test]
+fn a_page_whose_holds_are_counted_out_is_copied() {
+    let frames = Frames::new(&layout(), 4 * 512).unwrap();
+    let place = frames.place(page(3)).unwrap();
+    let held = frames.load(page(3), place, false, fill(3)).unwrap().unwrap();
+    let counted = frames.state(held.index).fetch_or(HOLDS, Ordering::Relaxed);
+    assert!(held.try_clone().is_none());
+    let index = held.index;
+    let page_ref = PageRef::held(held);
+    let copy = page_ref.clone();
+    assert_ne!(copy.as_ptr(), page_ref.as_ptr());
+    assert_is(&copy, 3);
+    assert_eq!(frames.state(index).swap(counted, Ordering::Relaxed), counted | HOLDS);
+    drop((page_ref, copy));
     assert_accounted(&frames);
 }
 
@@ -159,7 +177,7 @@ fn visit(frames: &Frames, number: u64, how: u64) {
     let held = held.map(|held| held.borrowed_from(frames));
     drop(epoch);
     if let Some(held) = held {
-        drop(held.clone());
+        drop(held.try_clone().unwrap());
         assert_is(&held, number);
     }
 }
