@@ -11,6 +11,9 @@ use std::cmp::Ordering;
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
+/// More changes than this are merged before others come: a sequence is 32 bits.
+const CHANGES_MAX: usize = if cfg!(test) { 1 << 12 } else { 1 << 30 };
+
 /// How far ahead a reader of sorted changes asks for their bytes, and for how many of each.
 const NEAR_CHANGES: usize = 16;
 const NEAR_BYTES: usize = 256;
@@ -54,6 +57,11 @@ impl WriteBuffer {
         self.chunk_bytes + self.slots.capacity() * size_of::<Slot>()
     }
 
+    /// The changes must be merged before another one is appended.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= CHANGES_MAX
+    }
+
     /// Appends that a key gets a value. Both are at most as long as a tree takes.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
         let value_len = u32::try_from(value.len()).expect("the sizes were checked");
@@ -73,7 +81,7 @@ impl WriteBuffer {
             self.chunk_bytes += chunk.capacity();
             self.chunks.push(chunk);
         }
-        let number = |len: usize| u32::try_from(len).expect("a buffer is flushed long before it counts so far");
+        let number = |len: usize| u32::try_from(len).expect("a full buffer is merged before it counts so far");
         let (prefix, sequence, last_chunk) = (prefix_of(key), number(self.slots.len()), self.chunks.len() - 1);
         if !self.is_unsorted && self.slots.last().is_some_and(|last| self.key(last) >= key) {
             self.is_unsorted = true;

@@ -41,6 +41,9 @@ impl BufferedTree {
     }
 
     fn change(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        if self.pending.get_mut().as_ref().is_some_and(|pending| pending.1.is_full()) {
+            self.settle()?;
+        }
         if let Some(tree) = self.settled.take() {
             *self.pending.get_mut() = Some(Box::new((tree, WriteBuffer::default())));
         }

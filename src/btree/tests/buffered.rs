@@ -121,3 +121,22 @@ fn after_a_failed_merge_every_call_says_that_the_transaction_is_poisoned() {
     db.reclaim();
     db.check();
 }
+
+#[test]
+fn a_full_buffer_is_merged_before_it_takes_more() {
+    let mut db = Db::new(small(), 1 << 20);
+    let Txn { tree, writer } = db.begin();
+    let mut tree = BufferedTree::new(tree);
+    let mut model = Model::new();
+    for number in 0..10_000_u64 {
+        let key = (number * 7919 % 7000).to_be_bytes();
+        tree.put(&key, &number.to_be_bytes()).unwrap();
+        model.insert(key.to_vec(), number.to_be_bytes().to_vec());
+        // Twice what a buffer of tests holds would be more.
+        assert!(tree.buffer_bytes() < 1 << 20);
+    }
+    let tree = tree.into_tree().unwrap();
+    db.commit(Txn { tree, writer });
+    db.check();
+    db.assert_holds(&model);
+}
