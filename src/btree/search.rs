@@ -120,11 +120,7 @@ impl<'c, P: Pages> Found<'c, P> {
     /// A part of the leaf, kept: as a copy where it is short.
     #[inline(always)]
     pub(crate) fn keep(&self, part: &[u8]) -> RowBytes<P::Node> {
-        if part.len() <= SHORT_BYTES_MAX {
-            short(self.leaf, part)
-        } else {
-            RowBytes::InLeaf(self.leaf.part(place_in(self.leaf, part)))
-        }
+        keep_part(self.leaf, part)
     }
 
     /// Key and value of the row.
@@ -151,11 +147,8 @@ where
     if key.rest.is_some() || (!key.prefix.is_empty() && key.inline_len() > SHORT_BYTES_MAX) {
         return key.to_vec(extents).map(RowBytes::Owned);
     }
-    if key.inline_len() > SHORT_BYTES_MAX {
-        return Ok(RowBytes::InLeaf(leaf.part(place_in(leaf, key.suffix))));
-    }
     if key.prefix.is_empty() {
-        return Ok(short(leaf, key.suffix));
+        return Ok(keep_part(leaf, key.suffix));
     }
     let mut bytes = [0; SHORT_BYTES_MAX];
     let len = key.copy_inline(0, &mut bytes);
@@ -170,9 +163,14 @@ where
 {
     match value {
         ValueCell::Extent(encoded) => Ok(RowBytes::Fetched(extents.extent(encoded)?)),
-        ValueCell::Inline(bytes) if bytes.len() <= SHORT_BYTES_MAX => Ok(short(leaf, bytes)),
-        ValueCell::Inline(bytes) => Ok(RowBytes::InLeaf(leaf.part(place_in(leaf, bytes)))),
+        ValueCell::Inline(bytes) => Ok(keep_part(leaf, bytes)),
     }
+}
+
+/// A part of a leaf: a copy where it is short.
+#[inline(always)]
+fn keep_part<N: Narrow>(leaf: &N, part: &[u8]) -> RowBytes<N> {
+    if part.len() <= SHORT_BYTES_MAX { short(leaf, part) } else { RowBytes::InLeaf(leaf.part(place_in(leaf, part))) }
 }
 
 /// A copy of a short part of a leaf.

@@ -196,7 +196,10 @@ impl WriteTransaction {
         });
         let tree = settled.unwrap_or_else(|error| {
             // The transaction is poisoned, so its commit reports the failure and nobody reads this tree.
-            log::error!("the changes of table {name:?} could not be applied: {error}");
+            // Where it was poisoned before, the first failure has been told.
+            if !matches!(error, StorageError::TransactionPoisoned) {
+                log::error!("the changes of table {name:?} could not be applied: {error}");
+            }
             TreeMut::new(Arc::clone(&self.parts().bracket.writer), record.root)
         });
         self.parts().tables.lock().insert(name, Staged::Closed(Box::new((record, tree))));
