@@ -33,6 +33,7 @@ pub use pages::select::OpenNote;
 pub use table::codec::descending::Desc;
 pub use table::definition::{TableDefinition, TableHandle, UntypedTableHandle};
 pub use table::descriptor::TypeDescriptor;
+pub use table::extract::ExtractIf;
 pub use table::guard::AccessGuard;
 pub use table::json::{render_key_json, render_value_json};
 pub use table::newtype::Newtype;

@@ -45,6 +45,14 @@ pub enum StorageError {
         /// Longest value that the store takes.
         limit_bytes: usize,
     },
+    /// Rows that were said to be sorted are not.
+    #[error(
+        "row {row} of a bulk load does not come after the row before it: bulk loads take ascending keys, each once"
+    )]
+    UnsortedRows {
+        /// Index of the row, from 0.
+        row: u64,
+    },
     /// A change panicked or failed half-way earlier in this transaction; it can only be aborted.
     #[error("an earlier operation of this transaction failed half-way, so it can only be aborted")]
     TransactionPoisoned,

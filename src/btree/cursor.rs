@@ -218,7 +218,7 @@ impl<P: Pages> RangeCursor<P> {
 }
 
 /// The smallest key above `key`.
-fn successor(key: &[u8]) -> Vec<u8> {
+pub(crate) fn successor(key: &[u8]) -> Vec<u8> {
     let mut successor = Vec::with_capacity(key.len() + 1);
     successor.extend_from_slice(key);
     successor.push(0);

@@ -26,6 +26,9 @@ pub(super) struct Path {
     pub(super) found: std::result::Result<usize, usize>,
 }
 
+/// Branches from the root down, each with the index of the child that was taken, and the leaf.
+pub(super) type Way = (Vec<(PageId, usize)>, PageId);
+
 /// A key on its way into a node: inline bytes, and the extent of the rest.
 #[derive(Debug, Clone)]
 pub(super) struct NodeKey {
@@ -154,6 +157,13 @@ impl TreeMut {
 
     /// Makes every node on the way to `key` dirty.
     pub(super) fn dirty_path(&mut self, key: &[u8]) -> Result<Path> {
+        let (branches, leaf) = self.dirty_way(|tree, branch| branch::search(branch, key, tree))?;
+        let found = leaf::search(self.dirty_ref(leaf), key, &*self)?;
+        Ok(Path { branches, leaf, found })
+    }
+
+    /// Makes the nodes on a way dirty that takes the children which `choose` says.
+    pub(super) fn dirty_way(&mut self, choose: impl Fn(&Self, &[u8]) -> Result<usize>) -> Result<Way> {
         let height = self.root.height;
         if !self.dirty.contains_key(&self.root.page) {
             let page = self.copy_node(self.root.page, root_expected(&self.root), height)?;
@@ -162,12 +172,11 @@ impl TreeMut {
         let mut page = self.root.page;
         let mut branches = Vec::with_capacity(usize::from(height));
         for level in (1..height).rev() {
-            let index = branch::search(self.dirty_ref(page), key, &*self)?;
+            let index = choose(self, self.dirty_ref(page))?;
             branches.push((page, index));
             page = self.dirty_child(page, index, level)?;
         }
-        let found = leaf::search(self.dirty_ref(page), key, &*self)?;
-        Ok(Path { branches, leaf: page, found })
+        Ok((branches, page))
     }
 
     /// The child at `index` of a dirty branch, made dirty.

@@ -130,6 +130,11 @@ pub(crate) fn entry_bytes(row: &Row<'_>, prefix_len: usize, uniform: bool) -> us
     lengths + row.key.inline_len() - prefix_len + rest + row.value.stored().len()
 }
 
+/// Bytes that a row of this leaf takes in it.
+pub(crate) fn row_bytes_in(leaf: &[u8], row: &Row<'_>) -> usize {
+    entry_bytes(row, node::prefix_len(leaf), node::is_uniform(leaf)) + ROW_OVERHEAD_BYTES
+}
+
 /// Bytes of a row beside its heap entry.
 pub(crate) const ROW_OVERHEAD_BYTES: usize = HEAD_BYTES + SLOT_BYTES;
 

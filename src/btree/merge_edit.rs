@@ -14,6 +14,9 @@ use super::tree::TreeMut;
 use crate::base::error::{Result, StorageError};
 use crate::pages::extent::EXTENT_BYTES;
 
+/// Up to so many changes of one leaf are tried where its rows stand, instead of packing it anew.
+pub(super) const LEAF_EDITS_MAX: usize = 6;
+
 /// What is to be done with one row of a leaf.
 #[derive(Clone, Copy)]
 enum Verb {
@@ -92,7 +95,7 @@ impl<'c> Plan<'c> {
 
     fn remove(&mut self, leaf: &[u8], at: usize) {
         self.removes = true;
-        self.used_bytes -= row_bytes(leaf, &leaf::row(leaf, at));
+        self.used_bytes -= leaf::row_bytes_in(leaf, &leaf::row(leaf, at));
     }
 
     fn replace(&mut self, tree: &TreeMut, leaf: &[u8], at: usize, key: &[u8], value: &[u8]) -> Verb {
@@ -136,11 +139,6 @@ impl<'c> Plan<'c> {
         let arrays_end = HEADER_BYTES + node::count(leaf) * (HEAD_BYTES + SLOT_BYTES);
         self.fits_shape && self.needed_bytes <= node::heap_start(leaf) - arrays_end
     }
-}
-
-/// Bytes that a row takes in this leaf.
-fn row_bytes(leaf: &[u8], row: &Row<'_>) -> usize {
-    leaf::entry_bytes(row, node::prefix_len(leaf), node::is_uniform(leaf)) + leaf::ROW_OVERHEAD_BYTES
 }
 
 pub(super) fn out_of_order() -> StorageError {

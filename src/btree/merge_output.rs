@@ -433,12 +433,13 @@ impl<'t> Output<'t> {
     }
 
     /// Ends a merge that left every branch on its way one branch.
-    pub(super) fn finish_intact(mut self) -> Result<()> {
-        self.write_queue()
+    pub(super) fn finish_intact(mut self) -> Result<&'t mut TreeMut> {
+        self.write_queue()?;
+        Ok(self.tree)
     }
 
     /// Ends all nodes under construction and makes the topmost the root.
-    pub(super) fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<&'t mut TreeMut> {
         self.flush(1)?;
         let mut level = 2;
         let root = loop {
@@ -454,7 +455,7 @@ impl<'t> Output<'t> {
         let Some(child) = root else {
             self.tree.root = TreeRoot::EMPTY;
             self.tree.changed = true;
-            return Ok(());
+            return Ok(self.tree);
         };
         let node = (&*self.tree).node(child.page, Expected::Child(child.sum), level - 1)?;
         let digest = checksum::digest(&node);
@@ -463,7 +464,8 @@ impl<'t> Output<'t> {
         if child.sum != 0 {
             self.tree.root.digest = digest;
         }
-        self.tree.collapse_root()
+        self.tree.collapse_root()?;
+        Ok(self.tree)
     }
 }
 

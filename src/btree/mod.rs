@@ -18,10 +18,12 @@ mod merge_edit;
 mod merge_output;
 mod merge_rows;
 pub(crate) mod node;
+mod pass;
 pub(crate) mod rebalance;
 pub(crate) mod remove;
 pub(crate) mod seal;
 pub(crate) mod search;
+pub(crate) mod sweep;
 pub(crate) mod tree;
 pub(crate) mod walk;
 

@@ -3,10 +3,19 @@
 //! Invariant: a key that is not there leaves the tree untouched, dirty nodes included.
 //! Layer 3 (btree).
 
+use super::insert::Way;
 use super::leaf;
+use super::node;
 use super::search;
 use super::tree::TreeMut;
 use crate::base::error::{Result, StorageError};
+
+/// An end of the key order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Edge {
+    First,
+    Last,
+}
 
 impl TreeMut {
     /// Removes a row and returns its value.
@@ -20,17 +29,35 @@ impl TreeMut {
         let Ok(index) = path.found else {
             return Err(StorageError::corrupted_page(path.leaf, "a row vanished between two searches"));
         };
-        let value = self.take_value(path.leaf, index)?;
-        if let Some(rest) = leaf::row(self.dirty_ref(path.leaf), index).key.rest.copied() {
+        self.take_row((path.branches, path.leaf), index).map(Some)
+    }
+
+    /// Removes the first or the last row and returns it.
+    ///
+    /// After an error the tree may be half changed: the transaction must be aborted.
+    pub(crate) fn pop(&mut self, edge: Edge) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        if self.root.height == 0 {
+            return Ok(None);
+        }
+        let way = self.dirty_way(|_, branch| Ok(if edge == Edge::First { 0 } else { node::count(branch) }))?;
+        let count = node::count(self.dirty_ref(way.1));
+        let index = if edge == Edge::First { 0 } else { count.saturating_sub(1) };
+        if index >= count {
+            return Err(StorageError::corrupted_page(way.1, "a leaf of a tree has no rows"));
+        }
+        let key = leaf::row(self.dirty_ref(way.1), index).key.to_vec(&*self)?;
+        Ok(Some((key, self.take_row(way, index)?)))
+    }
+
+    /// Removes a row of a dirty leaf and returns its value.
+    fn take_row(&mut self, (branches, page): Way, index: usize) -> Result<Vec<u8>> {
+        let value = self.take_value(page, index)?;
+        if let Some(rest) = leaf::row(self.dirty_ref(page), index).key.rest.copied() {
             self.free_extent(&rest)?;
         }
-        leaf::remove(self.dirty_node(path.leaf), index);
-        self.root.rows = self
-            .root
-            .rows
-            .checked_sub(1)
-            .ok_or_else(|| StorageError::corrupted("the tree counts fewer rows than it holds"))?;
-        self.rebalance(path.branches, path.leaf)?;
-        Ok(Some(value))
+        leaf::remove(self.dirty_node(page), index);
+        self.count_rows(0, 1)?;
+        self.rebalance(branches, page)?;
+        Ok(value)
     }
 }

@@ -86,4 +86,9 @@ impl TreeMut {
         }
         Ok(())
     }
+
+    /// Spills where the transaction keeps too much in memory.
+    pub(crate) fn spill_if_over_budget(&mut self) -> Result<()> {
+        if self.writer.exceeds_budget() { self.spill() } else { Ok(()) }
+    }
 }

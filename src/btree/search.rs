@@ -76,6 +76,18 @@ impl<N: Deref<Target = [u8]>> RowBytes<N> {
     }
 }
 
+impl<N: Deref<Target = [u8]>> RowBytes<N> {
+    /// The same bytes without the leaf.
+    pub(crate) fn into_owned<M>(self) -> RowBytes<M> {
+        match self {
+            Self::InLeaf(part) => RowBytes::Owned(part.to_vec()),
+            Self::Fetched(bytes) => RowBytes::Fetched(bytes),
+            Self::Owned(bytes) => RowBytes::Owned(bytes),
+            Self::Short(short) => RowBytes::Short(short),
+        }
+    }
+}
+
 impl<N: Narrow> RowRef<N> {
     pub(crate) fn new(leaf: N, index: usize) -> Self {
         Self { leaf, index }

@@ -12,3 +12,4 @@ mod model;
 mod range;
 mod shape;
 mod spill;
+mod sweep;

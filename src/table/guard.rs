@@ -38,6 +38,11 @@ impl<'a, V: Value + 'static> AccessGuard<'a, V> {
         Self { bytes, value: PhantomData }
     }
 
+    /// The same bytes, borrowed from nothing: a copy, unless they are one already.
+    pub(crate) fn into_owned(self) -> AccessGuard<'static, V> {
+        AccessGuard { bytes: self.bytes.into_owned(), value: PhantomData }
+    }
+
     /// What is stored. Costs one decode; borrows from the guard.
     ///
     /// # Panics

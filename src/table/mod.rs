@@ -3,9 +3,11 @@
 //! Invariant: the bytes of a key sort as the key does, so that the trees below compare bytes only.
 //! Layer 6 (table).
 
+mod bulk;
 pub(crate) mod codec;
 pub(crate) mod definition;
 pub(crate) mod descriptor;
+pub(crate) mod extract;
 pub(crate) mod guard;
 pub(crate) mod json;
 mod literal;

@@ -65,8 +65,9 @@ fn step<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
     Some(row.map_err(|error| error.in_table(table)))
 }
 
+/// The typed row at which a cursor stands.
 #[inline(always)]
-fn guards<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
+pub(crate) fn guards<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
     found: &Found<'_, P>,
 ) -> Result<Row<'a, K, V>> {
     // What is checked where it stands can be put together where it is handed out, without being moved.

@@ -137,7 +137,7 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         self.open_mut().tree.base_mut()?.check_sizes(key, value)
     }
 
-    fn buffer(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+    pub(super) fn buffer(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.check_sizes(key, value.unwrap_or_default())?;
         let transaction = self.transaction;
         let CheckedOut { tree, name, .. } = self.open_mut();
@@ -167,20 +167,34 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         self.change(|tree| tree.remove(&key))
     }
 
-    /// Every change of rows goes through here.
     fn change(
         &mut self,
         step: impl FnOnce(&mut TreeMut) -> Result<Option<Vec<u8>>>,
     ) -> Result<Option<AccessGuard<'static, V>>> {
+        self.change_tree(|tree| {
+            // An old value that does not decode is an error after the change, so it too must poison.
+            step(tree)?.map(|old| AccessGuard::of_value(RowBytes::Owned(old))).transpose()
+        })
+    }
+
+    /// Every change of rows that is not buffered goes through here.
+    pub(super) fn change_tree<T>(&mut self, step: impl FnOnce(&mut TreeMut) -> Result<T>) -> Result<T> {
         let transaction = self.transaction;
         let CheckedOut { tree, name, .. } = self.open_mut();
         let changed = transaction.change(|| {
-            let old = step(tree.tree_mut()?)?;
+            let outcome = step(tree.tree_mut()?)?;
             transaction.spill_if_large(tree)?;
-            // An old value that does not decode is an error after the change, so it too must poison.
-            old.map(|old| AccessGuard::of_value(RowBytes::Owned(old))).transpose()
+            Ok(outcome)
         });
         changed.map_err(|error| error.in_table(name))
+    }
+
+    /// The transaction, the name of the table, and its tree with all changes applied.
+    pub(super) fn parts(&mut self) -> Result<(&'t WriteTransaction, &str, &mut TreeMut)> {
+        let transaction = self.transaction;
+        let CheckedOut { tree, name, .. } = self.open_mut();
+        let settled = transaction.change(|| tree.tree_mut());
+        settled.map(|tree| (transaction, name.as_str(), tree)).map_err(|error| error.in_table(name))
     }
 
     /// The rows whose keys lie in `range`, in key order, from both ends. Where the start is above the end there are

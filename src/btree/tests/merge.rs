@@ -29,7 +29,7 @@ fn apply(model: &mut Model, batch: &Batch) {
 }
 
 /// A key that is there, or any other.
-fn target(random: &mut Random, model: &Model, keys: Keys, existing_percent: usize) -> Vec<u8> {
+pub(super) fn target(random: &mut Random, model: &Model, keys: Keys, existing_percent: usize) -> Vec<u8> {
     let near = key(random, keys);
     if random.below(100) >= existing_percent {
         return near;
@@ -143,7 +143,7 @@ fn batches_of_the_smallest_uniform_entries_match_the_model() {
 }
 
 /// The pages of all nodes, and the used bytes of every leaf.
-fn nodes(db: &Db) -> (BTreeSet<u64>, Vec<usize>) {
+pub(super) fn nodes(db: &Db) -> (BTreeSet<u64>, Vec<usize>) {
     let pin = db.pins.pin_published();
     let epoch = db.store.enter();
     let pages = PinnedPages { store: &db.store, pin: &pin, epoch: &epoch };

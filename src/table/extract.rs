@@ -1,0 +1,191 @@
+//! Removing and returning the rows that a predicate picks, one by one.
+//!
+//! Invariant: a row is asked about at most once, and gone only after it was returned; when the iterator is dropped the
+//! table is whole.
+//! Layer 6 (table).
+
+use super::range::{Row, as_slices, guards};
+use super::traits::{Key, Value};
+use crate::base::error::{Result, StorageError};
+use crate::btree::cursor::RangeCursor;
+use crate::btree::sweep::Sweep;
+use crate::btree::tree::TreeMut;
+use crate::txn::write::WriteTransaction;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::ops::Bound;
+
+/// Rows that are removed while they are iterated; see [`Table::extract_if`](crate::Table::extract_if).
+///
+/// Yields `Err` at most once, and nothing after it; the transaction can then only be aborted.
+#[must_use = "rows are removed only as far as the iterator is advanced"]
+pub struct ExtractIf<'t, K: Key + 'static, V: Value + 'static, F> {
+    transaction: &'t WriteTransaction,
+    table: &'t str,
+    way: Way<'t>,
+    /// What is left of the range, where it is not kept by a sweep.
+    bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
+    predicate: F,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+/// How the next row is come by.
+enum Way<'t> {
+    /// From the front only.
+    Sweep(Box<Sweep<'t>>),
+    /// From both ends: the bounds close in on each other.
+    Direct(&'t mut TreeMut),
+    Ended,
+}
+
+/// A row on its way out, and its key in the tree.
+type Picked<K, V> = (Vec<u8>, Option<Row<'static, K, V>>);
+
+impl<'t, K: Key + 'static, V: Value + 'static, F> ExtractIf<'t, K, V, F> {
+    pub(super) fn new(
+        transaction: &'t WriteTransaction,
+        table: &'t str,
+        tree: &'t mut TreeMut,
+        bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
+        predicate: F,
+    ) -> Self {
+        let (start, end) = as_slices(&bounds);
+        let way = Way::Sweep(Box::new(Sweep::new(tree, start, end)));
+        Self { transaction, table, way, bounds, predicate, types: PhantomData }
+    }
+
+    /// Puts the table together.
+    fn end(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.way, Way::Ended) {
+            Way::Sweep(sweep) => self.transaction.change(|| sweep.finish().map(drop)),
+            Way::Direct(_) | Way::Ended => Ok(()),
+        }
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static, F> ExtractIf<'_, K, V, F>
+where
+    F: for<'f> FnMut(K::SelfType<'f>, V::SelfType<'f>) -> bool,
+{
+    /// Runs a step; without a row, or with an error, it was the last one.
+    fn step(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<Option<Row<'static, K, V>>>,
+    ) -> Option<Result<Row<'static, K, V>>> {
+        let transaction = self.transaction;
+        let row = transaction.change(|| step(self)).transpose();
+        match row {
+            Some(Ok(_)) => row,
+            None => self.end().err().map(|error| Err(error.in_table(self.table))),
+            Some(Err(error)) => {
+                // The tree is in pieces and stays so: the transaction is poisoned.
+                self.way = Way::Ended;
+                Some(Err(error.in_table(self.table)))
+            }
+        }
+    }
+
+    fn next_picked(&mut self) -> Result<Option<Row<'static, K, V>>> {
+        let Self { way, predicate, .. } = self;
+        let Way::Sweep(sweep) = way else { return self.next_direct(true) };
+        while let Some(picked) = sweep.visit(|found| {
+            let (key, value) = guards::<_, K, V>(found)?;
+            let is_picked = predicate(key.value(), value.value());
+            Ok(is_picked.then(|| (key.into_owned(), value.into_owned())))
+        })? {
+            if picked.is_some() {
+                sweep.remove();
+                return Ok(picked);
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_back_picked(&mut self) -> Result<Option<Row<'static, K, V>>> {
+        if let Way::Sweep(_) = self.way
+            && let Way::Sweep(sweep) = std::mem::replace(&mut self.way, Way::Ended)
+        {
+            if let Some(start) = sweep.last_visited()? {
+                self.bounds.0 = Bound::Excluded(start);
+            }
+            self.way = Way::Direct(sweep.finish()?);
+        }
+        self.next_direct(false)
+    }
+
+    /// Asks row after row from one end until one is picked, and removes that.
+    fn next_direct(&mut self, forward: bool) -> Result<Option<Row<'static, K, V>>> {
+        loop {
+            let Way::Direct(tree) = &mut self.way else { return Ok(None) };
+            let Some((key, picked)) = look(tree, &self.bounds, forward, &mut self.predicate)? else { return Ok(None) };
+            if picked.is_some() {
+                tree.remove(&key)?;
+                tree.spill_if_over_budget()?;
+            }
+            *if forward { &mut self.bounds.0 } else { &mut self.bounds.1 } = Bound::Excluded(key);
+            if picked.is_some() {
+                return Ok(picked);
+            }
+        }
+    }
+}
+
+/// The outermost row within bounds, if it is picked, and its key; `None` where there is no row.
+fn look<K: Key + 'static, V: Value + 'static>(
+    tree: &TreeMut,
+    bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>),
+    forward: bool,
+    predicate: &mut impl for<'f> FnMut(K::SelfType<'f>, V::SelfType<'f>) -> bool,
+) -> Result<Option<Picked<K, V>>> {
+    let (start, end) = as_slices(bounds);
+    let mut cursor = RangeCursor::new(tree, tree.root(), start, end)?;
+    let Some(found) = (if forward { cursor.next() } else { cursor.previous() })? else { return Ok(None) };
+    let key_bytes = found.key_and_value()?.0.as_slice().to_vec();
+    let (key, value) = guards::<_, K, V>(&found)?;
+    let is_picked = predicate(key.value(), value.value());
+    Ok(Some((key_bytes, is_picked.then(|| (key.into_owned(), value.into_owned())))))
+}
+
+impl<K: Key + 'static, V: Value + 'static, F> Iterator for ExtractIf<'_, K, V, F>
+where
+    F: for<'f> FnMut(K::SelfType<'f>, V::SelfType<'f>) -> bool,
+{
+    type Item = Result<Row<'static, K, V>, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(Self::next_picked)
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static, F> DoubleEndedIterator for ExtractIf<'_, K, V, F>
+where
+    F: for<'f> FnMut(K::SelfType<'f>, V::SelfType<'f>) -> bool,
+{
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(Self::next_back_picked)
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static, F> FusedIterator for ExtractIf<'_, K, V, F> where
+    F: for<'f> FnMut(K::SelfType<'f>, V::SelfType<'f>) -> bool
+{
+}
+
+impl<K: Key + 'static, V: Value + 'static, F> Drop for ExtractIf<'_, K, V, F> {
+    fn drop(&mut self) {
+        if self.transaction.is_poisoned() {
+            return;
+        }
+        if let Err(error) = self.end() {
+            // The transaction is poisoned, so its commit reports that something failed.
+            log::error!("the rows extracted from table {:?} could not be removed: {error}", self.table);
+        }
+    }
+}
+
+impl<K: Key + 'static, V: Value + 'static, F> fmt::Debug for ExtractIf<'_, K, V, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExtractIf").field("table", &self.table).finish_non_exhaustive()
+    }
+}
