@@ -241,6 +241,16 @@ impl<'t> Output<'t> {
         self.emit_full_leaves()
     }
 
+    /// Whether rows wait for a leaf that would hold one more behind them.
+    pub(super) fn takes(&mut self, row: &Row<'_>) -> bool {
+        !self.rows.is_empty() && self.rows.would_fit(row, self.tree.node_bytes())
+    }
+
+    /// The key of the first row that waits for a leaf.
+    pub(super) fn first_waiting(&self) -> Result<Option<Vec<u8>>> {
+        if self.rows.is_empty() { Ok(None) } else { self.rows.row(0).key.to_vec(&*self.tree).map(Some) }
+    }
+
     /// Until how many bytes stand by, and how many of them a node then gets.
     fn limits(&self) -> (usize, usize) {
         let node_bytes = self.tree.node_bytes();

@@ -81,6 +81,17 @@ impl PendingRows {
         }
     }
 
+    /// Whether a leaf of `node_bytes` would hold all rows and one more behind them.
+    pub(super) fn would_fit(&mut self, row: &Row<'_>, node_bytes: usize) -> bool {
+        let (bytes, heap_bytes, even_rows) = (self.bytes.len(), self.heap_bytes, self.even_rows);
+        self.push(row);
+        let fits = self.leaf_bytes() <= node_bytes;
+        self.bytes.truncate(bytes);
+        self.places.pop();
+        (self.heap_bytes, self.even_rows) = (heap_bytes, even_rows);
+        fits
+    }
+
     /// At least the size of a leaf over all rows.
     pub(super) fn leaf_bytes_bound(&self) -> usize {
         HEADER_BYTES + self.heap_bytes + self.places.len() * leaf::row_bytes(0, false, 0)

@@ -21,6 +21,7 @@ pub(crate) mod node;
 mod pass;
 pub(crate) mod rebalance;
 pub(crate) mod remove;
+pub(crate) mod repack;
 pub(crate) mod seal;
 pub(crate) mod search;
 pub(crate) mod sweep;

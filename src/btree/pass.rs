@@ -7,15 +7,16 @@
 
 use super::branch::{self, Child};
 use super::insert::NodeKey;
-use super::key::{KeyCell, inline_key_max};
-use super::leaf;
+use super::key::{KeyCell, decode_extent, inline_key_max};
+use super::leaf::{self, ValueCell};
 use super::merge_edit::out_of_order;
 use super::merge_output::{OldNode, Output};
-use super::node;
+use super::node::{self, KIND_BRANCH};
 use super::rebalance::check_order;
 use super::tree::{TreeMut, root_expected};
 use crate::base::error::{Result, StorageError};
-use crate::base::ids::TransactionId;
+use crate::base::ids::{PageId, TransactionId};
+use crate::pages::extent::EXTENT_BYTES;
 use crate::pages::store::Expected;
 
 /// The keys that a subtree may hold.
@@ -64,11 +65,26 @@ pub(super) struct Pass<'t> {
     has_begun: bool,
     /// The tree was taken apart from the root on.
     is_rebuilt: bool,
+    /// What lies at or above this many units is moved below, if there is room, where the pass comes by.
+    limit_units: u64,
 }
 
 impl<'t> Pass<'t> {
     pub(super) fn new(tree: &'t mut TreeMut) -> Self {
-        Self { output: Output::new(tree), frames: Vec::new(), has_begun: false, is_rebuilt: false }
+        Self {
+            output: Output::new(tree),
+            frames: Vec::new(),
+            has_begun: false,
+            is_rebuilt: false,
+            limit_units: u64::MAX,
+        }
+    }
+
+    /// A pass that also moves nodes and out-of-line values below a limit. Nodes that it builds are filled completely.
+    pub(super) fn moving_below(tree: &'t mut TreeMut, limit_units: u64) -> Self {
+        let mut pass = Self { limit_units, ..Self::new(tree) };
+        pass.output.is_appending = true;
+        pass
     }
 
     /// Builds the whole tree anew, from an empty one.
@@ -238,14 +254,18 @@ impl<'t> Pass<'t> {
     }
 
     /// Gives a node back that stays one node to the branch above it, or makes it the root.
-    fn replace_child(&mut self, node: OldNode, is_edited: bool) -> Result<()> {
+    fn replace_child(&mut self, mut node: OldNode, is_edited: bool) -> Result<()> {
         let level = node::level(&node.bytes);
+        let is_edited = self.move_values(&mut node)? || is_edited;
         let child = if node.is_dirty {
             let page = node.page;
             self.output.put_back(node);
             Some(Child { page, sum: 0 })
         } else if is_edited {
-            Some(self.finish_copy(node)?)
+            let page = self.output.allocate_page()?;
+            Some(self.finish_copy(node, page)?)
+        } else if let Some(page) = self.lower_page(node.page)? {
+            Some(self.finish_copy(node, page)?)
         } else {
             None
         };
@@ -266,10 +286,38 @@ impl<'t> Pass<'t> {
         self.pass(self.frames.len() - 1, next)
     }
 
+    /// A page below the limit for a node that is not.
+    fn lower_page(&mut self, page: PageId) -> Result<Option<PageId>> {
+        if page.get() < self.limit_units {
+            return Ok(None);
+        }
+        let writer = &self.output.tree.writer;
+        Ok(writer.allocate_below(writer.layout().node_units(), self.limit_units)?.map(|run| run.page))
+    }
+
+    /// Moves what a node has out of line; says whether the node changed by that.
+    fn move_values(&mut self, node: &mut OldNode) -> Result<bool> {
+        // A dirty node was made a moment ago, and what it names was where it is now.
+        if self.limit_units == u64::MAX || node.is_dirty {
+            return Ok(false);
+        }
+        let layout = *self.output.tree.writer.layout();
+        let mut moved = false;
+        for at in out_of_line(&node.bytes) {
+            let reference = &mut node.bytes[at..at + EXTENT_BYTES];
+            let encoded = reference.first_chunk().expect("the slice has that length");
+            let extent = decode_extent(encoded, &layout)?;
+            if let Some(new) = self.output.tree.writer.relocate_extent(&extent, self.limit_units)? {
+                reference.copy_from_slice(&new.encode(&layout));
+                moved = true;
+            }
+        }
+        Ok(moved)
+    }
+
     /// Makes the edited copy of a written node a node of its own and frees the original.
-    fn finish_copy(&mut self, node: OldNode) -> Result<Child> {
+    fn finish_copy(&mut self, node: OldNode, new: PageId) -> Result<Child> {
         let OldNode { page, birth, mut bytes, .. } = node;
-        let new = self.output.allocate_page()?;
         if new == page {
             return Err(StorageError::corrupted_page(page, "the page is reached, but recorded as free"));
         }
@@ -285,4 +333,19 @@ impl<'t> Pass<'t> {
     fn birth(&self) -> TransactionId {
         self.output.tree.writer.birth()
     }
+}
+
+/// Where in a node references to out-of-line bytes stand.
+fn out_of_line(node: &[u8]) -> Vec<usize> {
+    let place = |reference: &[u8; EXTENT_BYTES]| reference.as_ptr().addr() - node.as_ptr().addr();
+    let count = node::count(node);
+    if node::kind(node) == KIND_BRANCH {
+        return (0..count).filter_map(|index| branch::separator(node, index).rest.map(place)).collect();
+    }
+    let of_row = |index| {
+        let row = leaf::row(node, index);
+        let value = if let ValueCell::Extent(reference) = row.value { Some(reference) } else { None };
+        row.key.rest.into_iter().chain(value).map(place)
+    };
+    (0..count).flat_map(of_row).collect()
 }

@@ -10,6 +10,7 @@ mod fixture;
 mod merge;
 mod model;
 mod range;
+mod repack;
 mod shape;
 mod spill;
 mod sweep;

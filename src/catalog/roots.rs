@@ -70,6 +70,12 @@ impl Roots {
         list(&self.data, self.data.root())
     }
 
+    /// Packs the nodes of both roots and moves them below a limit.
+    pub(crate) fn repack(&mut self, limit_units: u64) -> Result<()> {
+        self.data.repack(&[], limit_units, usize::MAX)?;
+        self.forward.repack(&[], limit_units, usize::MAX).map(drop)
+    }
+
     /// Whether a record of this name and these descriptors can be stored.
     pub(crate) fn check_name(&self, name: &str) -> Result<()> {
         self.data.check_sizes(&names::table_key(name), &[])

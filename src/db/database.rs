@@ -6,12 +6,14 @@
 use super::builder::Builder;
 use crate::base::sync::Arc;
 use crate::pages::select::OpenNote;
+use crate::txn::compact::CompactionProgress;
 use crate::txn::core::Core;
-use crate::txn::error::{CloseError, CommitError, DatabaseError, TransactionError};
+use crate::txn::error::{CloseError, CommitError, CompactionError, DatabaseError, TransactionError};
 use crate::txn::oracle::{IntegrityReport, QuickReport};
 use crate::txn::read::ReadTransaction;
 use crate::txn::write::WriteTransaction;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// An open database. Cheap to clone; clones share the one file.
@@ -171,6 +173,47 @@ impl Database {
     /// [`TransactionError::ReadOnly`], or what writing failed with.
     pub fn repair_header(&self) -> Result<(), TransactionError> {
         self.core.repair_header()
+    }
+
+    /// Packs every table full, moves what lies high in the file to free places below, and cuts the file to what is left;
+    /// says whether anything changed. A second call changes nothing.
+    ///
+    /// It works in steps, each a transaction of its own, while others read, and write between the steps. Versions that
+    /// are being read stay in the file where they are until the last reader of them ends; the space that they take is
+    /// given back by a later call, or when the database is closed. Compacting needs some free space: the file may become
+    /// a few dozen MiB longer meanwhile.
+    ///
+    /// Cost: every leaf is read once or twice, and written where it is not full or lies too high.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), cowslip::Error> {
+    /// use cowslip::{Database, TableDefinition};
+    /// const LOG: TableDefinition<u64, &str> = TableDefinition::new("log");
+    /// let db = Database::in_memory()?;
+    /// db.update(|tx| Ok::<_, cowslip::Error>(tx.open_table(LOG)?.put_many((0..9999).map(|id| (id, "entry")))?))?;
+    /// db.update(|tx| Ok::<_, cowslip::Error>(tx.open_table(LOG)?.remove_range(..9000)?))?;
+    /// assert!(db.compact()?);
+    /// assert!(!db.compact()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CompactionError`]; the steps that were committed before stay, and the database is whole.
+    pub fn compact(&self) -> Result<bool, CompactionError> {
+        self.compact_with(|_| ControlFlow::Continue(()))
+    }
+
+    /// As [`compact`](Self::compact), telling `report` after each step how far it is; `Break` ends it there, and the
+    /// free end of the file is cut all the same. `report` may read and write the database.
+    ///
+    /// # Errors
+    /// As [`compact`](Self::compact).
+    pub fn compact_with(
+        &self,
+        mut report: impl FnMut(&CompactionProgress) -> ControlFlow<()>,
+    ) -> Result<bool, CompactionError> {
+        self.core.compact(&mut report)
     }
 
     /// Closes the file: gives the free space at its end back and marks it as closed. Dropping the last handle does the

@@ -17,6 +17,7 @@ pub(crate) mod header;
 pub(crate) mod layout;
 pub(crate) mod region;
 pub(crate) mod region_table;
+mod relocate;
 pub(crate) mod select;
 pub(crate) mod slot;
 pub(crate) mod snapshot;

@@ -7,7 +7,7 @@
 use super::account::Account;
 use super::cache::Cache;
 use super::epoch::Epoch;
-use super::extent::{self, Extent};
+use super::extent::{self, Extent, Piece};
 use super::frames::Frames;
 use super::header::{self, BLOCK_BYTES, Format, GodByte};
 use super::layout::Layout;
@@ -203,9 +203,14 @@ impl PageStore {
         let pieces = extent::decode_list(&head, extent.len_bytes, self.layout())?;
         let mut value = Vec::new();
         for piece in pieces {
-            value.extend_from_slice(&self.load(piece.run, piece.len_bytes as u64, Expected::Child(piece.sum))?);
+            value.extend_from_slice(&self.piece(&piece)?);
         }
         Ok(value.into())
+    }
+
+    /// Reads one run of a value.
+    pub(crate) fn piece(&self, piece: &Piece) -> Result<Arc<[u8]>> {
+        self.load(piece.run, piece.len_bytes as u64, Expected::Child(piece.sum))
     }
 
     /// Reads the run that an extent names: the value, or the list of its runs.

@@ -113,7 +113,17 @@ impl PageWriter {
             let end_units = self.grow(&space, units)?;
             space.grow(end_units);
         };
-        // A damaged file can reach units that its bitmaps call free, so this is an error and not an assertion.
+        self.check_unused(run)
+    }
+
+    /// Hands out the lowest run of adjacent units, if the file as it is has one.
+    pub(super) fn allocate_in_file(&self, units: u32) -> Result<Option<Run>> {
+        let found = self.space.lock().allocate(units, &*self.store)?;
+        found.map(|run| self.check_unused(run)).transpose()
+    }
+
+    /// A damaged file can reach units that its bitmaps call free, so this is an error and not an assertion.
+    fn check_unused(&self, run: Run) -> Result<Run> {
         if self.store.remembers(run) {
             return Err(StorageError::corrupted_page(run.page, "the page is in use, but recorded as free"));
         }

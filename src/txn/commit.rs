@@ -60,7 +60,7 @@ impl WriteTransaction {
                     roots.put(&name, &record)?;
                 }
             }
-            if !roots.is_changed() {
+            if !roots.is_changed() && !self.commit_unchanged {
                 return Ok(None);
             }
             roots.seal(&mut sealed).map(Some)

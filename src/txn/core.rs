@@ -139,8 +139,17 @@ impl Core {
 /// Whose turn it is to write.
 #[derive(Debug, Default)]
 struct Turn {
-    taken: Mutex<bool>,
+    state: Mutex<TurnState>,
+    /// Notified when a turn was given back, for one of those who wait to take it.
     freed: Condvar,
+    /// Notified when a turn was taken, for those who let others write first.
+    taken: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct TurnState {
+    is_taken: bool,
+    waiting: usize,
 }
 
 /// The writer's turn; dropping it lets the next writer begin, on whatever thread.
@@ -149,14 +158,27 @@ pub(crate) struct TurnGuard {
     core: Arc<Core>,
 }
 
+impl Core {
+    /// Waits until no writer is left waiting behind the turn that was just given back.
+    pub(crate) fn let_others_write(&self) {
+        let mut state = self.turn.state.lock();
+        while state.waiting > 0 && !state.is_taken {
+            state = self.turn.taken.wait(state);
+        }
+    }
+}
+
 impl TurnGuard {
     pub(super) fn take(core: Arc<Core>) -> Self {
-        let mut taken = core.turn.taken.lock();
-        while *taken {
-            taken = core.turn.freed.wait(taken);
+        let mut state = core.turn.state.lock();
+        state.waiting += 1;
+        while state.is_taken {
+            state = core.turn.freed.wait(state);
         }
-        *taken = true;
-        drop(taken);
+        state.waiting -= 1;
+        state.is_taken = true;
+        drop(state);
+        core.turn.taken.notify_all();
         Self { core }
     }
 
@@ -167,7 +189,7 @@ impl TurnGuard {
 
 impl Drop for TurnGuard {
     fn drop(&mut self) {
-        *self.core.turn.taken.lock() = false;
+        self.core.turn.state.lock().is_taken = false;
         self.core.turn.freed.notify_one();
     }
 }

@@ -93,11 +93,15 @@ storage_questions! {
     TableError: Self::Storage(error) => Some(error), _ => None;
     UntypedError: Self::Storage(error) => Some(error), _ => None;
     CommitError: Self::Aborted(error) | Self::InDoubt(error) => Some(&**error), _ => None;
+    CompactionError:
+        Self::Transaction(error) => error.storage_error(), Self::Commit(error) => error.storage_error(),
+        Self::Storage(error) => Some(error), _ => None;
     CloseError: Self::Storage(error) => Some(error), _ => None;
     Error:
         Self::Database(error) => error.storage_error(), Self::Transaction(error) => error.storage_error(),
         Self::Table(error) => error.storage_error(), Self::Commit(error) => error.storage_error(),
-        Self::Untyped(error) => error.storage_error(), Self::Close(error) => error.storage_error(), Self::Storage(error) => Some(error);
+        Self::Untyped(error) => error.storage_error(), Self::Compaction(error) => error.storage_error(),
+        Self::Close(error) => error.storage_error(), Self::Storage(error) => Some(error);
 }
 
 impl DatabaseError {
@@ -203,6 +207,27 @@ pub enum CommitError {
     InDoubt(#[source] Box<StorageError>),
 }
 
+/// Compaction ended early; what it had done until then stays, and the database is whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompactionError {
+    /// Readers keep so much of the file that packing more would lengthen it.
+    #[error("readers keep {versions} older versions in the file, so that compacting it further would make it longer")]
+    Pinned {
+        /// How many versions older than the newest are being read.
+        versions: usize,
+    },
+    /// A step could not begin.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
+    /// A step could not be committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// Reading or writing failed, or the file is damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// Closing a database failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -234,6 +259,9 @@ pub enum Error {
     /// A commit failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// Compaction failed.
+    #[error(transparent)]
+    Compaction(#[from] CompactionError),
     /// Closing failed.
     #[error(transparent)]
     Close(#[from] CloseError),

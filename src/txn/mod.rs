@@ -5,6 +5,7 @@
 //! Layer 5 (txn). Rules: design.md, "Commit", "Reclamation", "Opening".
 
 pub(crate) mod commit;
+pub(crate) mod compact;
 pub(crate) mod core;
 pub(crate) mod create;
 pub(crate) mod error;

@@ -6,6 +6,7 @@
 
 use super::core::{Core, Durable};
 use crate::base::error::Result;
+use crate::base::sync::MutexGuard;
 
 /// A free tail is cut after a commit once it is longer than this share of the file, and than `TRIM_UNITS_MIN`.
 const TRIM_SHARE: u64 = 4;
@@ -39,15 +40,17 @@ impl Core {
         Ok(())
     }
 
+    /// Cuts the whole free tail. The writer's turn is taken, or nobody uses the database any more.
+    pub(crate) fn cut_tail(&self, durable: &mut MutexGuard<'_, Durable>) -> Result<()> {
+        self.sweep(durable);
+        let floor = self.cut_floor(durable)?;
+        if floor < self.store.end_units() { self.cut(floor) } else { Ok(()) }
+    }
+
     /// Concludes the session: cuts the free tail and marks the file as closed. Nobody else uses the database any more.
     pub(crate) fn shut_down(&self) -> Result<()> {
         if !self.is_read_only() && self.store.is_marked_open() && !self.store.is_poisoned() {
-            let mut durable = self.durable.lock();
-            self.sweep(&mut durable);
-            let floor = self.cut_floor(&durable)?;
-            if floor < self.store.end_units() {
-                self.cut(floor)?;
-            }
+            self.cut_tail(&mut self.durable.lock())?;
             self.store.mark_closed()?;
         }
         Ok(())

@@ -43,6 +43,8 @@ pub struct WriteTransaction {
     /// `None` once committed or aborted.
     pub(super) open: Option<OpenTransaction>,
     pub(super) id: TransactionId,
+    /// The commit writes a slot even where nothing changed, so that the older slot lets go of what it names.
+    pub(super) commit_unchanged: bool,
     /// Set while an operation is under way and left set by one that failed or panicked.
     poisoned: AtomicBool,
 }
@@ -104,7 +106,7 @@ impl WriteTransaction {
         let roots = Mutex::new(Roots::new(&writer, &version));
         let bracket = Bracket { writer, turn, concluded: false };
         let open = OpenTransaction { tables: Mutex::new(BTreeMap::new()), roots, bracket };
-        Ok(Self { open: Some(open), id, poisoned: AtomicBool::new(false) })
+        Ok(Self { open: Some(open), id, commit_unchanged: false, poisoned: AtomicBool::new(false) })
     }
 
     /// Id that the commit will have.

@@ -6,6 +6,8 @@ mod api;
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
+mod compact;
+#[cfg(test)]
 mod crashes;
 #[cfg(test)]
 mod damage;

@@ -1,0 +1,200 @@
+//! Compaction: packing tables full and moving what lies high in the file to free places below, while the database is
+//! used.
+//!
+//! Invariant: each step is a transaction of its own, so whatever interrupts compaction leaves a whole database; what a
+//! reader pins is neither moved nor overwritten. Packing what is packed changes nothing.
+//! Layer 5 (txn). Rules: design.md, "Compaction".
+
+use super::core::Core;
+use super::error::CompactionError;
+use super::write::{Staged, WriteTransaction};
+use crate::base::error::Result;
+use crate::base::sync::Arc;
+use crate::btree::tree::TreeMut;
+use crate::pages::layout::Layout;
+use std::ops::ControlFlow;
+
+/// A step builds about this share of a region in nodes, 32 MiB of an ordinary one, before it commits and lets other
+/// writers go on.
+const STEP_SHARE: u64 = 8;
+
+/// Above what must be kept, a share of the file may stay free: moving the last pages would cost more than they take.
+const FREE_SHARE: u64 = 1024;
+
+const FREE_UNITS_MIN: u64 = 16;
+
+/// So many rounds may move pages without shortening the file: the branches above a page that moved down follow it.
+const ROUNDS_WITHOUT_GAIN_MAX: u32 = 4;
+
+/// How far compaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionProgress {
+    /// Which time the tables are gone through: the first packs, and the others move pages that lie too high.
+    pub round: u32,
+    /// Rows of all tables that this round has come by.
+    pub rows_done: u64,
+    /// Rows of all tables when the round began.
+    pub rows_total: u64,
+    /// Length of the file.
+    pub file_bytes: u64,
+}
+
+/// Asked after each step whether to go on.
+pub(crate) type Report<'c> = &'c mut dyn FnMut(&CompactionProgress) -> ControlFlow<()>;
+
+/// Where a step begins: a table, and a key in it.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    table: String,
+    key: Vec<u8>,
+}
+
+struct Compaction<'c> {
+    core: &'c Arc<Core>,
+    report: Report<'c>,
+    progress: CompactionProgress,
+    step_bytes: usize,
+    /// The file may become this long while pages are copied, and no longer.
+    end_units_max: u64,
+    is_changed: bool,
+}
+
+impl Core {
+    /// Packs all tables and cuts the file; says whether anything changed.
+    pub(crate) fn compact(self: &Arc<Self>, report: Report<'_>) -> Result<bool, CompactionError> {
+        let file_bytes = self.store.end_units() * u64::from(self.store.layout().unit_bytes());
+        let progress = CompactionProgress { round: 0, rows_done: 0, rows_total: 0, file_bytes };
+        let step_units = u64::from(self.store.layout().region_units()) / STEP_SHARE;
+        let end_units_max = self.store.end_units() + 2 * step_units;
+        let step_bytes =
+            usize::try_from(step_units * u64::from(self.store.layout().unit_bytes())).unwrap_or(usize::MAX);
+        let mut compaction = Compaction { core: self, report, progress, step_bytes, end_units_max, is_changed: false };
+        let outcome = compaction.run();
+        // Whatever came of the rounds, the space that they freed is given back.
+        compaction.cut()?;
+        outcome.map(|()| compaction.is_changed)
+    }
+}
+
+impl Compaction<'_> {
+    fn run(&mut self) -> Result<(), CompactionError> {
+        if self.round(u64::MAX)?.is_break() {
+            return Ok(());
+        }
+        let (mut lowest, mut rounds_without_gain) = (u64::MAX, 0);
+        loop {
+            let (end, target) = self.ends()?;
+            rounds_without_gain = if end < lowest { 0 } else { rounds_without_gain + 1 };
+            lowest = lowest.min(end);
+            if end <= target || rounds_without_gain > ROUNDS_WITHOUT_GAIN_MAX {
+                return Ok(());
+            }
+            let before = self.core.pins.published().id;
+            // Where nothing moves, what is left up there is pinned or finds no place.
+            if self.round(target)?.is_break() || self.core.pins.published().id == before {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes through all tables once.
+    fn round(&mut self, limit_units: u64) -> Result<ControlFlow<()>, CompactionError> {
+        self.progress.round += 1;
+        self.progress.rows_done = 0;
+        let mut place = Some(Place::default());
+        while let Some(from) = place {
+            place = self.step(&from, limit_units)?;
+            self.progress.file_bytes = self.core.store.end_units() * u64::from(self.core.store.layout().unit_bytes());
+            if (self.report)(&self.progress).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.core.let_others_write();
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Compacts a part of the tables in one transaction and returns where the next part begins.
+    fn step(&mut self, from: &Place, limit_units: u64) -> Result<Option<Place>, CompactionError> {
+        let transaction = WriteTransaction::begin(self.core.take_turn()?)?;
+        let older = self.core.pins.held().len() - 1;
+        if older > 0 && self.ends()?.0 > self.end_units_max {
+            return Err(CompactionError::Pinned { versions: older });
+        }
+        let parts = transaction.parts();
+        let mut next = None;
+        transaction.change(|| {
+            let mut roots = parts.roots.lock();
+            if from.table.is_empty() {
+                roots.repack(limit_units)?;
+            }
+            let tables = roots.list()?;
+            self.progress.rows_total = tables.iter().map(|(_, record)| record.root.rows).sum();
+            drop(roots);
+            let mut work_bytes = 0;
+            for (name, record) in tables {
+                if name.as_bytes() < from.table.as_bytes() {
+                    continue;
+                }
+                if work_bytes >= self.step_bytes {
+                    next = Some(Place { table: name, key: Vec::new() });
+                    break;
+                }
+                let key = if name == from.table { &from.key[..] } else { &[] };
+                let mut tree = TreeMut::new(Arc::clone(&parts.bracket.writer), record.root);
+                let done =
+                    tree.repack(key, limit_units, self.step_bytes - work_bytes).map_err(|e| e.in_table(&name))?;
+                work_bytes += done.work_bytes;
+                self.progress.rows_done += done.rows;
+                if tree.is_changed() {
+                    parts.tables.lock().insert(name.clone(), Staged::Closed(Box::new((record, tree))));
+                }
+                if let Some(key) = done.next_key {
+                    next = Some(Place { table: name, key });
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        let before = self.core.pins.published().id;
+        self.is_changed |= transaction.commit()? != before;
+        Ok(next)
+    }
+
+    /// The end of what is allocated, and the end that it could have.
+    fn ends(&self) -> Result<(u64, u64)> {
+        let mut space = self.core.space.lock();
+        let end = space.highest_allocated_end(&*self.core.store)?;
+        Ok((end, packed_end(self.core.store.layout(), space.count_allocated())))
+    }
+
+    /// Cuts the free tail. The older slot must name nothing up there any more, so it may take a commit to let go of it.
+    fn cut(&mut self) -> Result<(), CompactionError> {
+        let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
+        let (end, _) = self.ends()?;
+        let (reach, other_reach) = {
+            let durable = self.core.durable.lock();
+            (durable.slot.reach_units, durable.other_reach_units)
+        };
+        if other_reach > end.max(reach) {
+            transaction.commit_unchanged = true;
+            transaction.commit()?;
+            self.is_changed = true;
+        } else {
+            drop(transaction);
+        }
+        let _turn = self.core.take_turn()?;
+        let before = self.core.store.end_units();
+        self.core.cut_tail(&mut self.core.durable.lock())?;
+        self.is_changed |= self.core.store.end_units() < before;
+        Ok(())
+    }
+}
+
+/// The length of a file in which so many units are allocated with next to no gaps.
+fn packed_end(layout: &Layout, units: u64) -> u64 {
+    let units = units + units / FREE_SHARE + FREE_UNITS_MIN;
+    let usable = u64::from(layout.region_units() - layout.reserved_units());
+    let (regions, rest) = (units / usable, units % usable);
+    let start = u64::from(layout.header_units()) + regions * u64::from(layout.region_units());
+    start + u64::from(layout.reserved_units()) + rest
+}
