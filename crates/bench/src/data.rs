@@ -3,6 +3,7 @@
 //! A row follows from the seed and its number alone, so a data set that was loaded by an earlier run is known again
 //! without being stored anywhere else.
 
+use crate::Result;
 use crate::digest::{Digest, word_sum};
 use fastrand::Rng;
 use std::ops::Range;
@@ -118,6 +119,45 @@ pub(crate) struct Picked {
     pub(crate) expected: Digest,
 }
 
+/// What a row that takes rows out finds in those that leave and in those that stay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Split {
+    pub(crate) leave: Digest,
+    pub(crate) stay: Digest,
+}
+
+/// Says whether a row stays where a predicate over keys and values keeps every second one: by the sum of one byte of
+/// each.
+pub(crate) fn stays(key: &[u8], value: &[u8]) -> bool {
+    let last = |bytes: &[u8]| bytes.last().copied().unwrap_or(0);
+    last(key).wrapping_add(last(value)).is_multiple_of(2)
+}
+
+/// The opposite of [`stays`].
+pub(crate) fn leaves(key: &[u8], value: &[u8]) -> bool {
+    !stays(key, value)
+}
+
+/// So many rows of numbers, with different keys in random order.
+pub(crate) fn numbers(count: usize, seed: u64) -> Result<Vec<(u32, u64)>> {
+    let mut rng = Rng::with_seed(seed);
+    // Every step is a bijection of 32 bits, so no two keys are the same.
+    let spread = |number: u32| {
+        let number = (number ^ number >> 16).wrapping_mul(0x7FEB_352D);
+        (number ^ number >> 15).wrapping_mul(0x846C_A68B)
+    };
+    let start = rng.u32(..);
+    let number = |index: usize| Ok((spread(u32::try_from(index)?.wrapping_add(start)), rng.u64(..)));
+    (0..count).map(number).collect()
+}
+
+/// What a full scan of numbers finds.
+pub(crate) fn number_digest(numbers: &[(u32, u64)]) -> Digest {
+    let mut digest = Digest::default();
+    numbers.iter().for_each(|(key, value)| digest.add_number(*key, *value));
+    digest
+}
+
 /// The rows of one database.
 #[derive(Debug)]
 pub(crate) struct DataSet {
@@ -205,6 +245,27 @@ impl DataSet {
         picked
     }
 
+    /// The rows that [`leaves`] says `true` for, and the others.
+    pub(crate) fn split_by_rule(&self) -> Split {
+        let of = |rule: fn(&[u8], &[u8]) -> bool| {
+            let picked = (0..self.len()).filter(|index| rule(self.keys.get(*index), &self.value(*index)));
+            picked.map(|index| Digest::of_sum(self.sums[index])).collect()
+        };
+        Split { leave: of(leaves), stay: of(stays) }
+    }
+
+    /// The `count` rows with the lowest keys, and the others.
+    pub(crate) fn split_lowest(&self, count: usize) -> Split {
+        let of = |numbers: &[usize]| numbers.iter().map(|index| Digest::of_sum(self.sums[*index])).collect();
+        let (lowest, others) = self.sorted.split_at(count);
+        Split { leave: of(lowest), stay: of(others) }
+    }
+
+    /// Bytes of all keys and values.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.keys.bytes.len() + self.len() * VALUE_BYTES
+    }
+
     fn pick(&self, index: usize, picked: &mut Picked) {
         picked.keys.push(self.keys.get(index));
         picked.expected = picked.expected + Digest::of_sum(self.sums[index]);
@@ -290,6 +351,37 @@ mod tests {
             removals.keys.list().into_iter().for_each(|key| assert!(left.remove(key).is_some()));
             assert_eq!((left.len(), removals.expected), (250, digest(&mut left.values())));
         }
+    }
+
+    #[test]
+    fn splits_are_those_of_a_map_and_about_half_of_the_rows_leave_by_the_rule() {
+        for kind in [Keys::Random, Keys::Urls] {
+            let set = DataSet::new(kind, 1000, 7);
+            let rows = map(&set.rows_shuffled());
+            let digest = |rows: &mut dyn Iterator<Item = (&Vec<u8>, &Vec<u8>)>| {
+                rows.map(|(_, value)| Digest::of_sum(word_sum(value))).collect::<Digest>()
+            };
+            let split = set.split_by_rule();
+            assert_eq!(split.leave, digest(&mut rows.iter().filter(|(key, value)| leaves(key, value))));
+            assert_eq!(split.leave + split.stay, set.total());
+            assert!((400..600).contains(&split.leave.rows()), "{split:?}");
+            let split = set.split_lowest(200);
+            assert_eq!(split.leave, digest(&mut rows.iter().take(200)));
+            assert_eq!(split.stay, digest(&mut rows.iter().skip(200)));
+            let lens = rows.iter().map(|(key, value)| key.len() + value.len());
+            assert_eq!(set.row_bytes(), lens.sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn numbers_follow_from_the_seed_and_have_different_keys_in_no_order() {
+        let all = numbers(10_000, 7).unwrap();
+        assert_eq!(all, numbers(10_000, 7).unwrap());
+        assert_ne!(number_digest(&all), number_digest(&numbers(10_000, 8).unwrap()));
+        assert_eq!(all.iter().map(|(key, _)| key).collect::<std::collections::BTreeSet<_>>().len(), 10_000);
+        let rising = all.windows(2).filter(|pair| pair[0].0 < pair[1].0).count();
+        assert!((4500..5500).contains(&rising), "{rising}");
+        assert_eq!(number_digest(&all).rows(), 10_000);
     }
 
     #[test]

@@ -15,6 +15,17 @@ impl Digest {
         *self = *self + Self { rows: 1, sum: word_sum(value) };
     }
 
+    /// Adds one row of numbers, the key of which counts as well.
+    pub(crate) fn add_number(&mut self, key: u32, value: u64) {
+        let spread = u64::from(key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        *self = *self + Self::of_sum(spread.rotate_left(32) ^ value);
+    }
+
+    /// Number of values.
+    pub(crate) fn rows(self) -> u64 {
+        self.rows
+    }
+
     /// The digest of one value whose [`word_sum`] is known.
     pub(crate) fn of_sum(sum: u64) -> Self {
         Self { rows: 1, sum }
@@ -46,6 +57,21 @@ pub(crate) fn word_sum(value: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_and_values_of_numbers_count() {
+        let digest = |rows: &[(u32, u64)]| {
+            let mut digest = Digest::default();
+            rows.iter().for_each(|(key, value)| digest.add_number(*key, *value));
+            digest
+        };
+        let rows = [(1, 10), (2, 20)];
+        assert_eq!(digest(&rows), digest(&[(2, 20), (1, 10)]));
+        for other in [[(1, 10), (3, 20)], [(1, 10), (2, 21)], [(1, 20), (2, 10)]] {
+            assert_ne!(digest(&rows), digest(&other), "{other:?}");
+        }
+        assert_eq!((digest(&rows).rows(), digest(&[]).rows()), (2, 0));
+    }
 
     #[test]
     fn every_byte_and_every_row_counts() {

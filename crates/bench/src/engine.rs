@@ -5,6 +5,9 @@ use crate::digest::Digest;
 use crate::engines::{cowslip::Cowslip, fjall::Fjall, lmdb::Lmdb, redb::Redb};
 use std::path::Path;
 
+/// Says something about a row by its key and value.
+pub(crate) type RowTest = fn(&[u8], &[u8]) -> bool;
+
 /// A store with one open database. Each call is one transaction; a change is durable when the call returns.
 pub(crate) trait Engine: Sync {
     /// Writes all rows.
@@ -18,6 +21,28 @@ pub(crate) trait Engine: Sync {
 
     /// Removes every key.
     fn remove(&mut self, keys: &[&[u8]]) -> Result<()>;
+
+    /// Looks at all rows and removes those that `stays` says `false` for.
+    fn retain(&mut self, stays: RowTest) -> Result<()>;
+
+    /// Looks at all rows, removes those that `leaves` says `true` for, and digests their values.
+    fn extract_if(&mut self, leaves: RowTest) -> Result<Digest>;
+
+    /// Removes the `count` rows with the lowest keys one after the other, and digests their values.
+    fn pop_first(&mut self, count: usize) -> Result<Digest>;
+
+    /// Writes all numbers into a database without rows. Their order is that of their keys.
+    fn insert_numbers(&mut self, numbers: &[(u32, u64)]) -> Result<()>;
+
+    /// Digests all numbers, keys and values.
+    fn scan_numbers(&self) -> Result<Digest>;
+
+    /// Gives back the space that removed rows leave, where the store has a call for that. What it does may become
+    /// visible only when the database is closed. A store without such a call does nothing: its files are taken as
+    /// closing leaves them.
+    fn compact(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Waits until the store has no work of its own in the background. Never part of a measurement.
     fn settle(&self) -> Result<()> {

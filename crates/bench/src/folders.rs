@@ -35,9 +35,14 @@ impl Folders {
         self.root.join(set.name()).join(engine.name())
     }
 
+    /// The folder of the database that is worked on.
+    pub(crate) fn work(&self, engine: EngineKind) -> PathBuf {
+        self.root.join("work").join(engine.name())
+    }
+
     /// An empty folder for a database to work on.
     pub(crate) fn fresh(&self, engine: EngineKind) -> Result<PathBuf> {
-        let folder = self.root.join("work").join(engine.name());
+        let folder = self.work(engine);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }

@@ -5,7 +5,7 @@
 //! writes, a full scan has to as well; otherwise the run fails.
 
 use crate::Result;
-use crate::data::{DataSet, Keys, Picked};
+use crate::data::{DataSet, Keys, Picked, Split, leaves, number_digest, numbers, stays};
 use crate::digest::Digest;
 use crate::engine::{Engine, EngineKind};
 use crate::folders::{Folders, file_bytes};
@@ -53,7 +53,9 @@ impl<'log> Bench<'log> {
     pub(crate) fn measure(&mut self, workload: &Workload) -> Result<Vec<Samples>> {
         let figures = match workload.work {
             Work::Load(order) => self.loads(order)?,
-            Work::Size => self.sizes()?,
+            Work::LoadNumbers => self.number_loads()?,
+            Work::Size => self.sizes(|bytes, _| mib(bytes))?,
+            Work::SizeOverRows => self.sizes(|bytes, set| bytes as f64 / set.row_bytes() as f64)?,
             Work::Reads(keys, threads) => {
                 let count = self.amounts.reads;
                 let pick = |set: &DataSet, rng: &mut Rng| set.pick_reads(count, rng);
@@ -67,6 +69,17 @@ impl<'log> Bench<'log> {
             Work::Singles => self.writes(self.amounts.singles, 1)?,
             Work::Batches => self.writes(self.amounts.batches, self.amounts.batch_rows)?,
             Work::Removals => self.removals()?,
+            Work::Retain => self.splits(DataSet::split_by_rule, |engine, split| {
+                engine.retain(stays)?;
+                // What left is not seen; the full scan finds what stayed.
+                Ok(split.leave)
+            })?,
+            Work::ExtractIf => self.splits(DataSet::split_by_rule, |engine, _| engine.extract_if(leaves))?,
+            Work::Pop => {
+                let count = self.amounts.pops;
+                self.splits(|set| set.split_lowest(count), |engine, _| engine.pop_first(count))?
+            }
+            Work::SizeAfterRemovals => self.sizes_after_removals()?,
         };
         Ok(self.kinds.iter().zip(figures).map(|(engine, figures)| Samples { engine: *engine, figures }).collect())
     }
@@ -147,11 +160,32 @@ impl<'log> Bench<'log> {
         Ok(set)
     }
 
-    fn sizes(&mut self) -> Result<Vec<Vec<f64>>> {
+    fn number_loads(&mut self) -> Result<Vec<Vec<f64>>> {
+        self.close_readers()?;
+        let numbers = numbers(self.amounts.rows, self.seed)?;
+        let expected = number_digest(&numbers);
+        let mut figures = self.no_figures();
+        for _ in 0..self.amounts.rounds_fresh {
+            for index in self.order() {
+                let kind = self.kinds[index];
+                let mut engine = kind.open(&self.folders.fresh(kind)?, self.amounts.cache_bytes)?;
+                let started = Instant::now();
+                engine.insert_numbers(&numbers)?;
+                figures[index].push(rate(numbers.len(), started));
+                engine.settle()?;
+                check(engine.scan_numbers()?, expected).map_err(|error| named(kind, &*error))?;
+                engine.close()?;
+                self.folders.fresh(kind)?;
+            }
+        }
+        Ok(figures)
+    }
+
+    fn sizes(&mut self, figure: impl Fn(u64, &DataSet) -> f64) -> Result<Vec<Vec<f64>>> {
         let set = self.prepare(Keys::Random)?;
         let size = |kind: &EngineKind| -> Result<Vec<f64>> {
             let bytes = file_bytes(&self.folders.loaded(&set, *kind))?;
-            Ok(vec![bytes as f64 / f64::from(1 << 20)])
+            Ok(vec![figure(bytes, &set)])
         };
         self.kinds.iter().map(size).collect()
     }
@@ -248,6 +282,52 @@ impl<'log> Bench<'log> {
         }
         Ok(figures)
     }
+
+    /// Rounds in each of which `take` takes the same rows out of a copy.
+    fn splits(
+        &mut self,
+        split: impl Fn(&DataSet) -> Split,
+        take: impl Fn(&mut dyn Engine, &Split) -> Result<Digest>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let split = split(&self.set(Keys::Random));
+        let mut figures = self.no_figures();
+        for _ in 0..self.amounts.rounds_fresh {
+            let (_, mut engines) = self.copies()?;
+            for index in self.order() {
+                let started = Instant::now();
+                let taken = take(&mut *engines[index], &split)?;
+                figures[index].push(rate(usize::try_from(split.leave.rows())?, started));
+                check(taken, split.leave).map_err(|error| named(self.kinds[index], &*error))?;
+                engines[index].settle()?;
+            }
+            self.close_copies(engines, split.stay)?;
+        }
+        Ok(figures)
+    }
+
+    /// Sizes of closed databases, each of which is opened again to see that nothing else is missing.
+    fn sizes_after_removals(&mut self) -> Result<Vec<Vec<f64>>> {
+        let (set, engines) = self.copies()?;
+        let picked = set.pick_removals(&mut self.rng);
+        let mut figures = self.no_figures();
+        for ((kind, mut engine), figures) in self.kinds.iter().zip(engines).zip(&mut figures) {
+            engine.remove(&picked.keys.list())?;
+            engine.settle()?;
+            engine.compact()?;
+            engine.close()?;
+            let folder = self.folders.work(*kind);
+            figures.push(mib(file_bytes(&folder)?));
+            let engine = kind.open(&folder, self.amounts.cache_bytes)?;
+            check_all(*kind, &*engine, picked.expected)?;
+            engine.close()?;
+            self.folders.fresh(*kind)?;
+        }
+        Ok(figures)
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 fn open(
@@ -315,11 +395,14 @@ fn timed(picked: &Picked, threads: usize, part: impl Fn(&[&[u8]]) -> Result<Dige
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::RowTest;
     use std::collections::BTreeMap;
 
     /// A store that can leave a row out.
+    #[derive(Default)]
     struct Map {
         rows: BTreeMap<Vec<u8>, Vec<u8>>,
+        numbers: BTreeMap<u32, u64>,
     }
 
     impl Engine for Map {
@@ -345,6 +428,34 @@ mod tests {
             keys.iter().for_each(|key| drop(self.rows.remove(*key)));
             Ok(())
         }
+
+        fn retain(&mut self, stays: RowTest) -> Result<()> {
+            self.rows.retain(|key, value| stays(key, value));
+            Ok(())
+        }
+
+        fn extract_if(&mut self, leaves: RowTest) -> Result<Digest> {
+            let mut digest = Digest::default();
+            self.rows.extract_if(.., |key, value| leaves(key, value)).for_each(|(_, value)| digest.add_value(&value));
+            Ok(digest)
+        }
+
+        fn pop_first(&mut self, count: usize) -> Result<Digest> {
+            let mut digest = Digest::default();
+            (0..count).filter_map(|_| self.rows.pop_first()).for_each(|(_, value)| digest.add_value(&value));
+            Ok(digest)
+        }
+
+        fn insert_numbers(&mut self, numbers: &[(u32, u64)]) -> Result<()> {
+            self.numbers.extend(numbers.iter().copied());
+            Ok(())
+        }
+
+        fn scan_numbers(&self) -> Result<Digest> {
+            let mut digest = Digest::default();
+            self.numbers.iter().for_each(|(key, value)| digest.add_number(*key, *value));
+            Ok(digest)
+        }
     }
 
     #[test]
@@ -352,7 +463,7 @@ mod tests {
         let set = DataSet::new(Keys::Random, 200, 5);
         let mut rng = Rng::with_seed(5);
         let (reads, ranges) = (set.pick_reads(1000, &mut rng), set.pick_ranges(1000, RANGE_ROWS, &mut rng));
-        let mut map = Map { rows: BTreeMap::new() };
+        let mut map = Map::default();
         map.insert(&set.rows_shuffled().pairs()).unwrap();
         for threads in [1, 2, 3, 16] {
             read(&map, &reads, threads).unwrap();
@@ -369,5 +480,43 @@ mod tests {
         map.insert(&set.rows_shuffled().pairs()).unwrap();
         map.remove(&removals.keys.list()).unwrap();
         check_all(EngineKind::Cowslip, &map, removals.expected).unwrap();
+    }
+
+    /// What `take` takes out of a map with all rows, and of one that lost a row, against what it should find.
+    fn taken(set: &DataSet, split: &Split, take: impl Fn(&mut Map) -> Digest) -> [bool; 2] {
+        [false, true].map(|short| {
+            let mut map = Map::default();
+            map.insert(&set.rows_shuffled().pairs()).unwrap();
+            if short {
+                // A row that stays by the rule, for retaining does not tell what left.
+                let key = map.rows.iter().find(|(key, value)| stays(key, value)).unwrap().0.clone();
+                map.rows.remove(&key);
+            }
+            let taken = take(&mut map);
+            check(taken, split.leave).is_ok() && check_all(EngineKind::Cowslip, &map, split.stay).is_ok()
+        })
+    }
+
+    #[test]
+    fn a_row_missed_by_retaining_extracting_or_popping_fails_the_measurement() {
+        let set = DataSet::new(Keys::Random, 500, 5);
+        let (rule, lowest) = (set.split_by_rule(), set.split_lowest(100));
+        let retain = |map: &mut Map| {
+            map.retain(stays).unwrap();
+            rule.leave
+        };
+        assert_eq!(taken(&set, &rule, retain), [true, false]);
+        assert_eq!(taken(&set, &rule, |map| map.extract_if(leaves).unwrap()), [true, false]);
+        assert_eq!(taken(&set, &lowest, |map| map.pop_first(100).unwrap()), [true, false]);
+    }
+
+    #[test]
+    fn a_number_that_is_missing_or_wrong_is_found() {
+        let numbers = numbers(100, 5).unwrap();
+        let mut map = Map::default();
+        map.insert_numbers(&numbers).unwrap();
+        assert_eq!(map.scan_numbers().unwrap(), number_digest(&numbers));
+        map.insert_numbers(&[(numbers[0].0, numbers[0].1 ^ 1)]).unwrap();
+        assert_ne!(map.scan_numbers().unwrap(), number_digest(&numbers));
     }
 }

@@ -6,6 +6,9 @@ use crate::statistics::Quartiles;
 use crate::workload::{Scale, Workload};
 use std::io::Write;
 
+/// Width of the first column: no row has a longer name.
+const ROW_WIDTH: usize = 29;
+
 /// Figures of one engine, one for each round.
 #[derive(Debug, Clone)]
 pub(crate) struct Samples {
@@ -21,10 +24,10 @@ impl Samples {
 
 /// Prints the head of the table: one column for each engine, and one for each peer's ratio when Cowslip is among them.
 pub(crate) fn print_head(engines: &[EngineKind], out: &mut dyn Write) -> Result<()> {
-    write!(out, "| {:<24} | {:<9} |", "row", "unit")?;
+    write!(out, "| {:<ROW_WIDTH$} | {:<9} |", "row", "unit")?;
     engines.iter().try_for_each(|engine| write!(out, " {:>11} |", engine.name()))?;
     peers(engines).try_for_each(|peer| write!(out, " {:>18} |", format!("against {}", peer.name())))?;
-    write!(out, "\n|:{}|:{}|", "-".repeat(25), "-".repeat(10))?;
+    write!(out, "\n|:{}|:{}|", "-".repeat(ROW_WIDTH + 1), "-".repeat(10))?;
     engines.iter().try_for_each(|_| write!(out, "{}:|", "-".repeat(12)))?;
     peers(engines).try_for_each(|_| write!(out, "{}:|", "-".repeat(19)))?;
     Ok(writeln!(out)?)
@@ -32,10 +35,10 @@ pub(crate) fn print_head(engines: &[EngineKind], out: &mut dyn Write) -> Result<
 
 /// Prints one row: the medians, then the ratios with their quartiles. Above 1, Cowslip is better.
 pub(crate) fn print_row(workload: &Workload, samples: &[Samples], out: &mut dyn Write) -> Result<()> {
-    write!(out, "| {:<24} | {:<9} |", workload.name, workload.unit())?;
+    write!(out, "| {:<ROW_WIDTH$} | {:<9} |", workload.name, workload.unit())?;
     for sample in samples {
         let median = sample.quartiles()?.median;
-        let digits = usize::from(median < 1000.0);
+        let digits = usize::from(median < 1000.0) + usize::from(median < 10.0);
         write!(out, " {median:>11.digits$} |")?;
     }
     let engines: Vec<EngineKind> = samples.iter().map(|sample| sample.engine).collect();
@@ -113,13 +116,14 @@ mod tests {
         for engines in [&EngineKind::ALL[..], &EngineKind::ALL[1..], &EngineKind::ALL[..1]] {
             let head = text(|out| print_head(engines, out));
             let figures: Vec<Samples> = engines.iter().map(|engine| samples(*engine, &[12.5])).collect();
-            let row = text(|out| print_row(&Workload::ALL[0], &figures, out));
+            let rows: String =
+                Workload::ALL.iter().map(|workload| text(|out| print_row(workload, &figures, out))).collect();
             let ends: Vec<Vec<usize>> = head
                 .lines()
-                .chain(row.lines())
+                .chain(rows.lines())
                 .map(|line| line.match_indices('|').map(|(at, _)| at).collect())
                 .collect();
-            assert!(ends.iter().all(|line| *line == ends[0]), "{head}{row}");
+            assert!(ends.iter().all(|line| *line == ends[0]), "{head}{rows}");
         }
     }
 

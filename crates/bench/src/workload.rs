@@ -19,8 +19,12 @@ pub(crate) enum Order {
 pub(crate) enum Work {
     /// All rows in one transaction, into an empty database.
     Load(Order),
+    /// All numbers in random order in one transaction, into an empty database.
+    LoadNumbers,
     /// Bytes of the files that the load left.
     Size,
+    /// The same for each byte of a key or a value.
+    SizeOverRows,
     /// Lookups of keys that exist, spread over so many threads.
     Reads(Keys, usize),
     /// Reads of ten rows in order of their keys, spread over so many threads.
@@ -31,6 +35,14 @@ pub(crate) enum Work {
     Batches,
     /// Half of the rows in one transaction.
     Removals,
+    /// Every second row by a predicate that keeps the others.
+    Retain,
+    /// Every second row by a predicate, each looked at.
+    ExtractIf,
+    /// The rows with the lowest keys, one after the other in one transaction, each looked at.
+    Pop,
+    /// Bytes of the files after half of the rows were removed and the rest compacted.
+    SizeAfterRemovals,
 }
 
 /// One row of the table.
@@ -42,10 +54,12 @@ pub(crate) struct Workload {
 
 impl Workload {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::new("bulk load", Work::Load(Order::Shuffled)),
         Self::new("sorted inserts", Work::Load(Order::Sorted)),
+        Self::new("bulk load u32 to u64", Work::LoadNumbers),
         Self::new("size after load", Work::Size),
+        Self::new("size over raw rows after load", Work::SizeOverRows),
         Self::new("random reads", Work::Reads(Keys::Random, 1)),
         Self::new("random reads 2 threads", Work::Reads(Keys::Random, 2)),
         Self::new("random reads 4 threads", Work::Reads(Keys::Random, 4)),
@@ -61,6 +75,10 @@ impl Workload {
         Self::new("single durable writes", Work::Singles),
         Self::new("batches", Work::Batches),
         Self::new("removals", Work::Removals),
+        Self::new("retain", Work::Retain),
+        Self::new("extract_if", Work::ExtractIf),
+        Self::new("pop", Work::Pop),
+        Self::new("size after removals", Work::SizeAfterRemovals),
     ];
 
     const fn new(name: &'static str, work: Work) -> Self {
@@ -78,17 +96,19 @@ impl Workload {
     /// What one unit of the figure is.
     pub(crate) fn unit(&self) -> &'static str {
         match self.work {
-            Work::Size => "MiB",
+            Work::Size | Work::SizeAfterRemovals => "MiB",
+            Work::SizeOverRows => "ratio",
             Work::Reads(..) => "reads/s",
             Work::Ranges(..) => "ranges/s",
             Work::Singles => "commits/s",
-            Work::Load(_) | Work::Batches | Work::Removals => "rows/s",
+            Work::Load(_) | Work::LoadNumbers | Work::Batches => "rows/s",
+            Work::Removals | Work::Retain | Work::ExtractIf | Work::Pop => "rows/s",
         }
     }
 
     /// Whether more is better.
     pub(crate) fn more_is_better(&self) -> bool {
-        self.work != Work::Size
+        !matches!(self.work, Work::Size | Work::SizeOverRows | Work::SizeAfterRemovals)
     }
 }
 
@@ -131,6 +151,8 @@ pub(crate) struct Amounts {
     pub(crate) batches: usize,
     /// Rows in each of them.
     pub(crate) batch_rows: usize,
+    /// Rows that are popped in a round.
+    pub(crate) pops: usize,
     /// Rounds of work that is repeated on the same database.
     pub(crate) rounds: usize,
     /// Rounds of work that needs a fresh database each time.
@@ -157,6 +179,7 @@ impl Amounts {
             singles: (rows / 1000).clamp(10, 1000),
             batches: (rows / 10_000).clamp(5, 100),
             batch_rows: (rows / 1000).clamp(10, 1000),
+            pops: rows.div_ceil(5),
             rounds,
             rounds_fresh,
             cache_bytes,
@@ -172,6 +195,7 @@ mod tests {
     fn rows_are_found_by_their_names_with_spaces_or_hyphens() {
         for workload in Workload::ALL {
             assert_eq!(Workload::of_name(workload.name).unwrap(), workload);
+            assert!(!workload.name.contains(','), "the option takes it for two names");
             assert_eq!(Workload::of_name(&workload.name.to_lowercase().replace(' ', "-")).unwrap(), workload);
         }
         assert!(Workload::of_name("random").unwrap_err().to_string().contains("random reads 16 threads"));
@@ -182,6 +206,6 @@ mod tests {
         let amounts = Amounts::new(Scale::Full, None);
         assert_eq!((amounts.rows, amounts.url_rows, amounts.rounds), (5_000_000, 1_000_000, 11));
         assert_eq!((amounts.batches, amounts.batch_rows, amounts.singles), (100, 1000, 1000));
-        assert_eq!((amounts.reads, amounts.ranges), (1_000_000, 200_000));
+        assert_eq!((amounts.reads, amounts.ranges, amounts.pops), (1_000_000, 200_000, 1_000_000));
     }
 }

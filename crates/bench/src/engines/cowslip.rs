@@ -2,11 +2,12 @@
 
 use crate::Result;
 use crate::digest::Digest;
-use crate::engine::Engine;
+use crate::engine::{Engine, RowTest};
 use cowslip::{Database, TableDefinition};
 use std::path::Path;
 
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
+const NUMBERS: TableDefinition<u32, u64> = TableDefinition::new("numbers");
 
 /// An open Cowslip database.
 #[derive(Debug)]
@@ -64,6 +65,62 @@ impl Engine for Cowslip {
         drop(table);
         transaction.commit()?;
         Ok(())
+    }
+
+    fn retain(&mut self, stays: RowTest) -> Result<()> {
+        let transaction = self.database.begin_write()?;
+        let mut table = transaction.open_table(TABLE)?;
+        table.retain(stays)?;
+        drop(table);
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn extract_if(&mut self, leaves: RowTest) -> Result<Digest> {
+        let transaction = self.database.begin_write()?;
+        let mut table = transaction.open_table(TABLE)?;
+        let mut digest = Digest::default();
+        for row in table.extract_if(leaves)? {
+            digest.add_value(row?.1.value());
+        }
+        drop(table);
+        transaction.commit()?;
+        Ok(digest)
+    }
+
+    fn pop_first(&mut self, count: usize) -> Result<Digest> {
+        let transaction = self.database.begin_write()?;
+        let mut table = transaction.open_table(TABLE)?;
+        let mut digest = Digest::default();
+        for _ in 0..count {
+            if let Some((_, value)) = table.pop_first()? {
+                digest.add_value(value.value());
+            }
+        }
+        drop(table);
+        transaction.commit()?;
+        Ok(digest)
+    }
+
+    fn insert_numbers(&mut self, numbers: &[(u32, u64)]) -> Result<()> {
+        let transaction = self.database.begin_write()?;
+        let mut table = transaction.open_table(NUMBERS)?;
+        for (key, value) in numbers {
+            table.put(key, value)?;
+        }
+        drop(table);
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn scan_numbers(&self) -> Result<Digest> {
+        let table = self.database.begin_read()?.open_table(NUMBERS)?;
+        let mut digest = Digest::default();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            digest.add_number(key.value(), value.value());
+        }
+        Ok(digest)
     }
 
     fn close(self: Box<Self>) -> Result<()> {

@@ -1,8 +1,12 @@
 //! fjall with its default options: each call is one batch, whose journal is synced when it is committed.
+//!
+//! It has no call that removes by a predicate: rows are read by an iterator, and those to remove go into a batch.
+//! What a batch removes is still there to read until it is committed, so the rows to pop come from one iterator too,
+//! not from a look at the first row before each removal.
 
 use crate::Result;
 use crate::digest::Digest;
-use crate::engine::Engine;
+use crate::engine::{Engine, RowTest};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use std::fmt;
 use std::path::Path;
@@ -38,6 +42,23 @@ impl Fjall {
     /// A batch that waits for the same system call on commit as the other stores.
     fn batch(&self, len: usize) -> OwnedWriteBatch {
         OwnedWriteBatch::with_capacity(self.database.clone(), len).durability(Some(PersistMode::SyncData))
+    }
+
+    /// Reads the first `count` rows and removes in one batch those that `leaves` says `true` for; their values are
+    /// digested if `looks`.
+    fn sweep(&mut self, count: usize, looks: bool, leaves: impl Fn(&[u8], &[u8]) -> bool) -> Result<Digest> {
+        let (mut digest, mut batch) = (Digest::default(), self.batch(0));
+        for row in self.database.snapshot().iter(&self.rows).take(count) {
+            let (key, value) = row.into_inner()?;
+            if leaves(&key, &value) {
+                if looks {
+                    digest.add_value(&value);
+                }
+                batch.remove(&self.rows, key);
+            }
+        }
+        batch.commit()?;
+        Ok(digest)
     }
 }
 
@@ -78,6 +99,37 @@ impl Engine for Fjall {
             batch.remove(&self.rows, *key);
         }
         Ok(batch.commit()?)
+    }
+
+    fn retain(&mut self, stays: RowTest) -> Result<()> {
+        self.sweep(usize::MAX, false, |key, value| !stays(key, value))?;
+        Ok(())
+    }
+
+    fn extract_if(&mut self, leaves: RowTest) -> Result<Digest> {
+        self.sweep(usize::MAX, true, leaves)
+    }
+
+    fn pop_first(&mut self, count: usize) -> Result<Digest> {
+        self.sweep(count, true, |_, _| true)
+    }
+
+    fn insert_numbers(&mut self, numbers: &[(u32, u64)]) -> Result<()> {
+        let mut batch = self.batch(numbers.len());
+        for (key, value) in numbers {
+            batch.insert(&self.rows, key.to_be_bytes(), value.to_le_bytes());
+        }
+        Ok(batch.commit()?)
+    }
+
+    fn scan_numbers(&self) -> Result<Digest> {
+        let mut digest = Digest::default();
+        for row in self.database.snapshot().iter(&self.rows) {
+            let (key, value) = row.into_inner()?;
+            let (key, value) = (<[u8; 4]>::try_from(&*key)?, <[u8; 8]>::try_from(&*value)?);
+            digest.add_number(u32::from_be_bytes(key), u64::from_le_bytes(value));
+        }
+        Ok(digest)
     }
 
     fn settle(&self) -> Result<()> {

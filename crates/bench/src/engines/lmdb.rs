@@ -6,10 +6,12 @@
 
 use crate::Result;
 use crate::digest::Digest;
-use crate::engine::Engine;
-use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvOpenOptions};
+use crate::engine::{Engine, RowTest};
+use heed::byteorder::{BigEndian, NativeEndian};
+use heed::types::{Bytes, U32, U64};
+use heed::{CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions};
 use std::fmt;
+use std::fs;
 use std::ops::Bound;
 use std::path::Path;
 
@@ -34,6 +36,9 @@ pub(crate) fn version() -> String {
     format!("{}.{}.{}", version.major, version.minor, version.patch)
 }
 
+/// The unnamed database when it holds numbers: keys whose byte order is their order.
+type Numbers = Database<'static, U32<BigEndian>, U64<NativeEndian>>;
+
 impl Lmdb {
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         let mut options = EnvOpenOptions::new();
@@ -46,6 +51,32 @@ impl Lmdb {
         })?;
         let database = created.unwrap_commit();
         Ok(Self { environment, database })
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.database.remap_types()
+    }
+
+    /// One pass of a cursor over the first `count` rows, which removes those that `leaves` says `true` for and
+    /// digests their values if `looks`.
+    fn sweep(&mut self, count: usize, looks: bool, leaves: impl Fn(&[u8], &[u8]) -> bool) -> Result<Digest> {
+        let mut transaction = self.environment.write_txn()?;
+        let mut digest = Digest::default();
+        let mut cursor = self.database.iter_mut(&mut transaction)?;
+        for _ in 0..count {
+            let Some(row) = cursor.next() else { break };
+            let (key, value) = row?;
+            if leaves(key, value) {
+                if looks {
+                    digest.add_value(value);
+                }
+                // SAFETY: the key and the value of the row, which point into its page, are not used any more.
+                unsafe { cursor.del_current()? };
+            }
+        }
+        drop(cursor);
+        transaction.commit()?;
+        Ok(digest)
     }
 }
 
@@ -87,6 +118,45 @@ impl Engine for Lmdb {
             self.database.delete(&mut transaction, key)?;
         }
         Ok(transaction.commit()?)
+    }
+
+    fn retain(&mut self, stays: RowTest) -> Result<()> {
+        self.sweep(usize::MAX, false, |key, value| !stays(key, value))?;
+        Ok(())
+    }
+
+    fn extract_if(&mut self, leaves: RowTest) -> Result<Digest> {
+        self.sweep(usize::MAX, true, leaves)
+    }
+
+    /// The cursor stands on the first row that is left after each removal.
+    fn pop_first(&mut self, count: usize) -> Result<Digest> {
+        self.sweep(count, true, |_, _| true)
+    }
+
+    fn insert_numbers(&mut self, numbers: &[(u32, u64)]) -> Result<()> {
+        let mut transaction = self.environment.write_txn()?;
+        for (key, value) in numbers {
+            self.numbers().put(&mut transaction, key, value)?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn scan_numbers(&self) -> Result<Digest> {
+        let transaction = self.environment.read_txn()?;
+        let mut digest = Digest::default();
+        for row in self.numbers().iter(&transaction)? {
+            let (key, value) = row?;
+            digest.add_number(key, value);
+        }
+        Ok(digest)
+    }
+
+    /// A copy without free pages takes the place of the file, which stays mapped until the database is closed.
+    fn compact(&mut self) -> Result<()> {
+        let (data, copy) = (self.environment.path().join("data.mdb"), self.environment.path().join("compact.mdb"));
+        self.environment.copy_to_path(&copy, CompactionOption::Enabled)?.sync_all()?;
+        Ok(fs::rename(copy, data)?)
     }
 
     fn close(self: Box<Self>) -> Result<()> {
