@@ -123,6 +123,11 @@ impl Engine for Cowslip {
         Ok(digest)
     }
 
+    fn compact(&mut self) -> Result<()> {
+        self.database.compact()?;
+        Ok(())
+    }
+
     fn close(self: Box<Self>) -> Result<()> {
         Ok(self.database.close()?)
     }
