@@ -5,33 +5,31 @@
 
 use super::merge::Change;
 use crate::pages::frames::prefetch;
-use std::cmp::Ordering;
 
 /// The arena grows by chunks, so that nothing is copied when it does: from this size on, doubled up to the largest.
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// More changes than this are merged before others come: a sequence is 32 bits.
-const CHANGES_MAX: usize = if cfg!(test) { 1 << 12 } else { 1 << 30 };
+/// From this capacity on the index grows by quarters instead of doubling.
+const INDEX_DOUBLED_MAX: usize = 1 << 16;
 
 /// How far ahead a reader of sorted changes asks for their bytes, and for how many of each.
 const NEAR_CHANGES: usize = 16;
 const NEAR_BYTES: usize = 256;
 
-/// Stands for a value length in the index of a change that removes its row.
+/// Lengths of key and value in front of them, 32 bits each.
+const LENGTHS_BYTES: usize = 8;
+
+/// Stands for a value length where the row is removed.
 const REMOVED: u32 = u32::MAX;
 
-/// A change in the arena. Its number is its sequence.
-#[derive(Debug, Clone, Copy)]
+/// A change in the arena. Slots compare as their keys do, as far as the prefix tells, and then by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Slot {
     /// The first eight bytes of the key, zero-padded, big-endian.
     prefix: u64,
-    sequence: u32,
-    chunk: u32,
-    at: u32,
-    /// Keys are at most 64 KiB, limits of callers included.
-    key_len: u32,
-    value_len: u32,
+    /// Number of the chunk, and offset in it: 32 bits each.
+    place: u64,
 }
 
 /// Changes in the order of their arrival.
@@ -40,6 +38,8 @@ pub(crate) struct WriteBuffer {
     chunks: Vec<Vec<u8>>,
     slots: Vec<Slot>,
     chunk_bytes: usize,
+    /// Bytes of all changes.
+    used_bytes: usize,
     /// Some key was not above the one before it.
     is_unsorted: bool,
 }
@@ -52,14 +52,32 @@ fn prefix_of(key: &[u8]) -> u64 {
 }
 
 impl WriteBuffer {
-    /// Memory that the buffer takes, the sorting of its index included.
+    /// Memory that the buffer takes.
     pub(crate) fn bytes(&self) -> usize {
         self.chunk_bytes + self.slots.capacity() * size_of::<Slot>()
     }
 
-    /// The changes must be merged before another one is appended.
-    pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() >= CHANGES_MAX
+    /// Bytes that all changes have together.
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// Whether keys ascended so far, each above the one before.
+    pub(crate) fn is_sorted(&self) -> bool {
+        !self.is_unsorted
+    }
+
+    /// Forgets all changes, and keeps memory for the next ones, but not much.
+    pub(crate) fn clear(&mut self) {
+        self.chunks.retain(|chunk| chunk.capacity() <= CHUNK_BYTES_MAX);
+        self.chunks.sort_unstable_by_key(|chunk| std::cmp::Reverse(chunk.capacity()));
+        self.chunks.truncate(1);
+        self.chunks.iter_mut().for_each(Vec::clear);
+        self.chunk_bytes = self.chunks.iter().map(Vec::capacity).sum();
+        self.slots.clear();
+        self.slots.shrink_to(INDEX_DOUBLED_MAX);
+        self.used_bytes = 0;
+        self.is_unsorted = false;
     }
 
     /// Appends that a key gets a value. Both are at most as long as a tree takes.
@@ -74,62 +92,70 @@ impl WriteBuffer {
     }
 
     fn append(&mut self, key: &[u8], value: &[u8], value_len: u32) {
-        let len = key.len() + value.len();
+        let len = LENGTHS_BYTES + key.len() + value.len();
         if self.chunks.last().is_none_or(|chunk| chunk.capacity() - chunk.len() < len) {
             let usual = self.chunks.last().map_or(CHUNK_BYTES_MIN, |last| last.capacity() * 2);
             let chunk = Vec::with_capacity(usual.min(CHUNK_BYTES_MAX).max(len));
             self.chunk_bytes += chunk.capacity();
             self.chunks.push(chunk);
         }
-        let number = |len: usize| u32::try_from(len).expect("a full buffer is merged before it counts so far");
-        let (prefix, sequence, last_chunk) = (prefix_of(key), number(self.slots.len()), self.chunks.len() - 1);
         if !self.is_unsorted && self.slots.last().is_some_and(|last| self.key(last) >= key) {
             self.is_unsorted = true;
         }
+        if self.slots.len() == self.slots.capacity() && self.slots.len() >= INDEX_DOUBLED_MAX {
+            self.slots.reserve_exact(self.slots.len() / 4);
+        }
+        let number = |len: usize| u32::try_from(len).expect("a chunk is short, and memory ends before their number");
+        let last_chunk = self.chunks.len() - 1;
+        self.used_bytes += len;
         let chunk = &mut self.chunks[last_chunk];
-        let at = number(chunk.len());
+        let place = u64::from(number(last_chunk)) << 32 | u64::from(number(chunk.len()));
+        chunk.extend_from_slice(&number(key.len()).to_le_bytes());
+        chunk.extend_from_slice(&value_len.to_le_bytes());
         chunk.extend_from_slice(key);
         chunk.extend_from_slice(value);
-        self.slots.push(Slot {
-            prefix,
-            sequence,
-            chunk: number(last_chunk),
-            at,
-            key_len: number(key.len()),
-            value_len,
-        });
+        self.slots.push(Slot { prefix: prefix_of(key), place });
+    }
+
+    /// The bytes of a change, and of what follows it in its chunk.
+    fn bytes_at(&self, slot: &Slot) -> &[u8] {
+        let (chunk, at) = ((slot.place >> 32) as usize, (slot.place & 0xffff_ffff) as usize);
+        &self.chunks[chunk][at..]
     }
 
     fn key(&self, slot: &Slot) -> &[u8] {
-        &self.chunks[slot.chunk as usize][slot.at as usize..][..slot.key_len as usize]
+        self.change(slot).key
     }
 
     fn change(&self, slot: &Slot) -> Change<'_> {
-        let (key, rest) = self.chunks[slot.chunk as usize][slot.at as usize..].split_at(slot.key_len as usize);
-        let value = (slot.value_len != REMOVED).then(|| &rest[..slot.value_len as usize]);
+        let (lengths, rest) = self.bytes_at(slot).split_at(LENGTHS_BYTES);
+        let word = |at: usize| u32::from_le_bytes(*lengths[at..].first_chunk().expect("there are two words"));
+        let (key, rest) = rest.split_at(word(0) as usize);
+        let value = (word(4) != REMOVED).then(|| &rest[..word(4) as usize]);
         Change { key, value }
     }
 
-    fn compare(&self, a: &Slot, b: &Slot) -> Ordering {
-        a.prefix.cmp(&b.prefix).then_with(|| {
+    fn sort(&mut self) {
+        let mut slots = std::mem::take(&mut self.slots);
+        // Two numbers compare without a look at the keys, and nearly always that is enough.
+        slots.sort_unstable();
+        for same in slots.chunk_by_mut(|a, b| a.prefix == b.prefix).filter(|same| same.len() > 1) {
             // Keys that end within the prefix are told from those that go on with zeros by their length.
-            self.key(a).cmp(self.key(b)).then(a.sequence.cmp(&b.sequence))
-        })
+            same.sort_unstable_by(|a, b| self.key(a).cmp(self.key(b)).then(a.place.cmp(&b.place)));
+        }
+        self.slots = slots;
     }
 
     /// The changes in the order of their keys, each key once.
     pub(crate) fn sorted(&mut self) -> impl Iterator<Item = Change<'_>> {
         if self.is_unsorted {
-            let mut slots = std::mem::take(&mut self.slots);
-            slots.sort_unstable_by(|a, b| self.compare(a, b));
-            self.slots = slots;
+            self.sort();
         }
         let buffer = &*self;
         buffer.slots.iter().enumerate().filter_map(|(index, slot)| {
             // What arrived at random lies at random: its bytes are asked for before they are wanted.
             if let Some(near) = buffer.slots.get(index + NEAR_CHANGES).filter(|_| buffer.is_unsorted) {
-                let at = near.at as usize;
-                prefetch(&buffer.chunks[near.chunk as usize], at..at + NEAR_BYTES);
+                prefetch(buffer.bytes_at(near), 0..NEAR_BYTES);
             }
             // The last of equal keys has another one behind it.
             let next = buffer.slots.get(index + 1).filter(|next| next.prefix == slot.prefix);

@@ -18,11 +18,12 @@ pub(crate) struct BufferedTree {
     pending: Mutex<Option<Box<(TreeMut, WriteBuffer)>>>,
 }
 
-fn merge(pending: (TreeMut, WriteBuffer)) -> Result<TreeMut> {
-    let (mut tree, mut buffer) = pending;
-    tree.merge(buffer.sorted())?;
-    tree.writer.count_dirty(0, buffer.bytes());
-    Ok(tree)
+/// A buffer whose keys ascend is merged once it has so much: waiting for more would gain nothing, and what was written
+/// a moment ago is still near.
+const SORTED_BYTES_MAX: usize = 1 << 20;
+
+fn merge(tree: &mut TreeMut, buffer: &mut WriteBuffer) -> Result<()> {
+    tree.merge(buffer.sorted())
 }
 
 impl BufferedTree {
@@ -41,9 +42,6 @@ impl BufferedTree {
     }
 
     fn change(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
-        if self.pending.get_mut().as_ref().is_some_and(|pending| pending.1.is_full()) {
-            self.settle()?;
-        }
         if let Some(tree) = self.settled.take() {
             *self.pending.get_mut() = Some(Box::new((tree, WriteBuffer::default())));
         }
@@ -55,8 +53,22 @@ impl BufferedTree {
             Some(value) => buffer.put(key, value),
             None => buffer.delete(key),
         }
-        // What is buffered is part of what the transaction keeps in memory until it is written.
-        tree.writer.count_dirty(buffer.bytes() - before, 0);
+        let after = buffer.bytes();
+        if after > before {
+            tree.writer.count_buffered(after - before, 0);
+        }
+        if buffer.is_sorted() && buffer.used_bytes() >= SORTED_BYTES_MAX { self.merge_sorted() } else { Ok(()) }
+    }
+
+    fn merge_sorted(&mut self) -> Result<()> {
+        // Gone unless the merge succeeds.
+        let mut pending = self.pending.get_mut().take().ok_or(StorageError::TransactionPoisoned)?;
+        let (tree, buffer) = &mut *pending;
+        merge(tree, buffer)?;
+        let before = buffer.bytes();
+        buffer.clear();
+        tree.writer.count_buffered(0, before - buffer.bytes());
+        *self.pending.get_mut() = Some(pending);
         Ok(())
     }
 
@@ -92,7 +104,9 @@ impl BufferedTree {
         let mut pending = self.pending.lock();
         match pending.take() {
             Some(changes) => {
-                let tree = merge(*changes)?;
+                let (mut tree, mut buffer) = *changes;
+                merge(&mut tree, &mut buffer)?;
+                tree.writer.count_buffered(0, buffer.bytes());
                 // Still under the lock, so that whoever waits for it finds the tree.
                 Ok(self.settled.get_or_init(|| tree))
             }

@@ -164,6 +164,7 @@ impl TreeMut {
 
     /// Makes the nodes on a way dirty that takes the children which `choose` says.
     pub(super) fn dirty_way(&mut self, choose: impl Fn(&Self, &[u8]) -> Result<usize>) -> Result<Way> {
+        self.edge_way = None;
         let height = self.root.height;
         if !self.dirty.contains_key(&self.root.page) {
             let page = self.copy_node(self.root.page, root_expected(&self.root), height)?;

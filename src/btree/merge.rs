@@ -127,6 +127,7 @@ impl<'c, I: Iterator<Item = Change<'c>>> Merge<'_, 'c, I> {
     }
     /// Applies the changes of one leaf, in place or by streaming its rows to the output.
     fn merge_leaf(&mut self, mut leaf: LeafAt) -> Result<()> {
+        self.skip_idle_removals(&leaf)?;
         if let Some(few) = self.changes.few_below(leaf.bounds.high.as_deref()) {
             match self.pass.output.tree.edit_leaf(&mut leaf.node.bytes, &few)? {
                 Fit::Rebuild => {}
@@ -139,6 +140,17 @@ impl<'c, I: Iterator<Item = Change<'c>>> Merge<'_, 'c, I> {
         self.pass.open()?;
         self.stream_leaf(&leaf.node, leaf.bounds.high.as_deref())?;
         self.pass.close(&leaf)
+    }
+
+    /// Skips the next changes as far as they remove rows that are not there: a leaf with no others stays as it is.
+    fn skip_idle_removals(&mut self, leaf: &LeafAt) -> Result<()> {
+        while let Some(Change { key, value: None }) = self.changes.peek_below(leaf.bounds.high.as_deref()) {
+            if leaf::search(&leaf.node.bytes, key, &&*self.pass.output.tree)?.is_ok() {
+                break;
+            }
+            self.changes.skip(1);
+        }
+        Ok(())
     }
 
     /// Sends the rows of a leaf to the output, together with the changes below `high`.

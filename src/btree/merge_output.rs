@@ -26,6 +26,9 @@ const READY_PERCENT: usize = 140;
 /// Nodes that are written early are written together once they are this long.
 const RUN_BYTES: usize = 1 << 20;
 
+/// From so many dirty bytes on nodes are written early that nothing more is expected to change.
+const FINAL_BYTES_MAX: usize = 16 << 20;
+
 /// Out-of-line bytes are written early once there are so many of them.
 const EXTENTS_MAX: usize = 64;
 
@@ -104,6 +107,8 @@ pub(super) struct Output<'t> {
     levels: Vec<Level>,
     /// Everything that follows is behind the last row of the old tree: leaves can be full.
     pub(super) is_appending: bool,
+    /// Each leaf is built once from rows that were there before.
+    pub(super) is_sweep: bool,
     /// Something was handed to a level, so what comes next is not the first of the tree.
     started: bool,
     /// A new source of rows begins: the next row is compared with the last.
@@ -116,12 +121,14 @@ pub(super) struct Output<'t> {
 
 impl<'t> Output<'t> {
     pub(super) fn new(tree: &'t mut TreeMut) -> Self {
+        tree.edge_way = None;
         Self {
             tree,
             rows: PendingRows::default(),
             rows_low: None,
             levels: Vec::new(),
             is_appending: false,
+            is_sweep: false,
             started: false,
             is_order_open: true,
             early: false,
@@ -177,7 +184,8 @@ impl<'t> Output<'t> {
 
     /// Makes a whole node part of the tree: dirty, or sealed to be written soon.
     pub(super) fn finish_node(&mut self, page: PageId, mut bytes: Box<[u8]>) -> Result<Child> {
-        self.early = self.early || self.tree.writer.exceeds_budget();
+        let is_final = (self.is_appending || self.is_sweep) && self.tree.dirty_bytes() > FINAL_BYTES_MAX;
+        self.early = self.early || is_final || self.tree.writer.exceeds_budget();
         if !self.early {
             return Ok(self.keep_node(page, bytes));
         }
@@ -206,9 +214,11 @@ impl<'t> Output<'t> {
         let queue = std::mem::take(&mut self.queue);
         let mut pages: Vec<_> = queue.iter().map(|sealed| (sealed.page, &sealed.bytes[..])).collect();
         self.tree.writer.write_early(&mut pages)?;
-        for sealed in queue.iter().filter(|sealed| sealed.is_node) {
+        for sealed in queue.into_iter().filter(|sealed| sealed.is_node) {
             self.tree.writer.store().install(sealed.page, &sealed.bytes, node::level(&sealed.bytes));
+            self.tree.spare.push(sealed.bytes);
         }
+        self.tree.spare.truncate(RUN_BYTES / self.tree.node_bytes());
         Ok(())
     }
 
@@ -270,7 +280,7 @@ impl<'t> Output<'t> {
 
     /// Builds a leaf of the first pending rows, of as many as `choose` says.
     fn emit_leaf(&mut self, choose: impl FnOnce(&Rows<'_>) -> usize) -> Result<()> {
-        let mut bytes = vec![0; self.tree.node_bytes()].into_boxed_slice();
+        let mut bytes = self.tree.blank_node();
         let rows: Rows<'_> = self.rows.rows();
         let count = choose(&rows);
         rows.build(0, count, &mut bytes, self.tree.writer.birth());
@@ -326,7 +336,7 @@ impl<'t> Output<'t> {
     /// Builds a branch of the first pending children.
     fn emit_branch(&mut self, level: u8, count: usize) -> Result<()> {
         let birth = self.tree.writer.birth();
-        let mut bytes = vec![0; self.tree.node_bytes()].into_boxed_slice();
+        let mut bytes = self.tree.blank_node();
         let pending = self.level(level);
         pending.fences().build(0, count - 1, &mut bytes, level, birth);
         let low = pending.entries[0].low.take();

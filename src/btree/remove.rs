@@ -9,6 +9,7 @@ use super::node;
 use super::search;
 use super::tree::TreeMut;
 use crate::base::error::{Result, StorageError};
+use crate::base::ids::PageId;
 
 /// An end of the key order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,25 +40,41 @@ impl TreeMut {
         if self.root.height == 0 {
             return Ok(None);
         }
-        let way = self.dirty_way(|_, branch| Ok(if edge == Edge::First { 0 } else { node::count(branch) }))?;
-        let count = node::count(self.dirty_ref(way.1));
+        let (branches, page) = match self.edge_way.take() {
+            Some((last, way)) if last == edge => way,
+            _ => self.dirty_way(|_, branch| Ok(if edge == Edge::First { 0 } else { node::count(branch) }))?,
+        };
+        let count = node::count(self.dirty_ref(page));
         let index = if edge == Edge::First { 0 } else { count.saturating_sub(1) };
         if index >= count {
-            return Err(StorageError::corrupted_page(way.1, "a leaf of a tree has no rows"));
+            return Err(StorageError::corrupted_page(page, "a leaf of a tree has no rows"));
         }
-        let key = leaf::row(self.dirty_ref(way.1), index).key.to_vec(&*self)?;
-        Ok(Some((key, self.take_row(way, index)?)))
+        let key = leaf::row(self.dirty_ref(page), index).key.to_vec(&*self)?;
+        let value = self.cut_row(page, index)?;
+        if count == 1 {
+            self.rebalance(branches, page)?;
+        } else {
+            // Whoever pops once pops again: the leaf empties row by row, and no neighbour need take what is left.
+            self.edge_way = Some((edge, (branches, page)));
+        }
+        Ok(Some((key, value)))
     }
 
     /// Removes a row of a dirty leaf and returns its value.
     fn take_row(&mut self, (branches, page): Way, index: usize) -> Result<Vec<u8>> {
+        let value = self.cut_row(page, index)?;
+        self.rebalance(branches, page)?;
+        Ok(value)
+    }
+
+    /// Removes a row of a dirty leaf, however few are left, and returns its value.
+    fn cut_row(&mut self, page: PageId, index: usize) -> Result<Vec<u8>> {
         let value = self.take_value(page, index)?;
         if let Some(rest) = leaf::row(self.dirty_ref(page), index).key.rest.copied() {
             self.free_extent(&rest)?;
         }
         leaf::remove(self.dirty_node(page), index);
         self.count_rows(0, 1)?;
-        self.rebalance(branches, page)?;
         Ok(value)
     }
 }

@@ -48,7 +48,9 @@ impl<'t> Sweep<'t> {
             Bound::Included(key) => Some(successor(key)),
             Bound::Excluded(key) => Some(key.to_vec()),
         };
-        Self { pass: Pass::new(tree), leaf: None, next_key, end }
+        let mut pass = Pass::new(tree);
+        pass.output.is_sweep = true;
+        Self { pass, leaf: None, next_key, end }
     }
 
     /// Shows the next row of the range to `look`; `None` behind the last.

@@ -3,8 +3,10 @@
 //! Invariant: a reader's tree never changes; the writer's dirty nodes are reachable from its own root only.
 //! Layer 3 (btree).
 
+use super::insert::Way;
 use super::inspect::inspect;
 use super::key::{Extents, decode_extent};
+use super::remove::Edge;
 use super::search::{Narrow, Pointer, Step, descend};
 use super::walk::{Visit, walk};
 use super::{branch, leaf, node};
@@ -187,12 +189,17 @@ pub(crate) struct TreeMut {
     pub(super) extents: PageMap<Box<[u8]>>,
     /// The first and last rows changed, or anything else that makes the root differ.
     pub(super) changed: bool,
+    /// The dirty way to the first or the last row, until something else changes the tree.
+    pub(super) edge_way: Option<(Edge, Way)>,
+    /// Memory of nodes that were written, for the next ones.
+    pub(super) spare: Vec<Box<[u8]>>,
     dirty_bytes: usize,
 }
 
 impl TreeMut {
     pub(crate) fn new(writer: Arc<PageWriter>, root: TreeRoot) -> Self {
-        Self { writer, root, dirty: PageMap::default(), extents: PageMap::default(), changed: false, dirty_bytes: 0 }
+        let (dirty, extents) = (PageMap::default(), PageMap::default());
+        Self { writer, root, dirty, extents, changed: false, edge_way: None, spare: Vec::new(), dirty_bytes: 0 }
     }
 
     /// The root; its digest is stale while the tree `is_changed`.
@@ -226,6 +233,17 @@ impl TreeMut {
 
     pub(super) fn dirty_ref(&self, page: PageId) -> &[u8] {
         self.dirty.get(&page).expect("the node is on the dirty path")
+    }
+
+    /// Memory for a node, all zero.
+    pub(super) fn blank_node(&mut self) -> Box<[u8]> {
+        match self.spare.pop() {
+            Some(mut bytes) => {
+                bytes.fill(0);
+                bytes
+            }
+            None => vec![0; self.node_bytes()].into_boxed_slice(),
+        }
     }
 
     /// Makes an unformatted dirty node.

@@ -57,14 +57,17 @@ pub(crate) struct PageWriter {
     base: Pin,
     birth: TransactionId,
     dead: Mutex<DeadList>,
-    /// Bytes of all dirty nodes and values of the transaction.
+    /// Bytes of all dirty nodes and values of the transaction, and of changes that are buffered.
     dirty_bytes: AtomicUsize,
+    /// Of those, the buffered ones.
+    buffered_bytes: AtomicUsize,
 }
 
 impl PageWriter {
     pub(crate) fn new(store: Arc<PageStore>, space: Arc<Space>, base: Pin, birth: TransactionId) -> Self {
         let dead = Mutex::new(DeadList { runs: Vec::new(), charge: Charge::new(store.account()) });
-        Self { store, space, base, birth, dead, dirty_bytes: AtomicUsize::new(0) }
+        let (dirty_bytes, buffered_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { store, space, base, birth, dead, dirty_bytes, buffered_bytes }
     }
 
     pub(crate) fn store(&self) -> &PageStore {
@@ -90,13 +93,23 @@ impl PageWriter {
         self.store.account().set_dirty(self.dirty_bytes());
     }
 
+    /// Adjusts the count of bytes of buffered changes, which are part of what is dirty.
+    pub(crate) fn count_buffered(&self, added: usize, removed: usize) {
+        self.buffered_bytes.fetch_add(added, Ordering::Relaxed);
+        self.buffered_bytes.fetch_sub(removed, Ordering::Relaxed);
+        self.count_dirty(added, removed);
+    }
+
     pub(crate) fn dirty_bytes(&self) -> usize {
         self.dirty_bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether so much is dirty that it has to be written early.
+    /// Whether so much is dirty that it has to be written early. Buffered changes may take two more shares: the more
+    /// of them are merged at once, the fewer pages are written more than once.
     pub(crate) fn exceeds_budget(&self) -> bool {
-        self.dirty_bytes() > self.store.account().dirty_bytes_max(self.layout().node_bytes() as usize)
+        let most = self.store.account().dirty_bytes_max(self.layout().node_bytes() as usize);
+        let (dirty, buffered) = (self.dirty_bytes(), self.buffered_bytes.load(Ordering::Relaxed));
+        dirty > 3 * most || dirty.saturating_sub(buffered) > most
     }
 
     /// Hands out a run of adjacent units, growing the file where needed.

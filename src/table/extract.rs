@@ -178,8 +178,7 @@ impl<K: Key + 'static, V: Value + 'static, F> Drop for ExtractIf<'_, K, V, F> {
             return;
         }
         if let Err(error) = self.end() {
-            // The transaction is poisoned, so its commit reports that something failed.
-            log::error!("the rows extracted from table {:?} could not be removed: {error}", self.table);
+            self.transaction.tell_at_commit(error.in_table(self.table));
         }
     }
 }

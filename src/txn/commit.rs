@@ -39,7 +39,7 @@ impl WriteTransaction {
     ///   reopening the transaction is wholly there or wholly absent.
     pub fn commit(mut self) -> Result<TransactionId, CommitError> {
         if self.is_poisoned() {
-            return Err(CommitError::Poisoned);
+            return Err(self.take_untold().map_or(CommitError::Poisoned, aborted));
         }
         let OpenTransaction { tables, roots, bracket } = self.open.take().expect("the transaction ends only by value");
         let tables = std::mem::take(&mut *tables.lock());

@@ -199,7 +199,8 @@ pub enum CommitError {
     /// committed.
     #[error("table {0:?} of the transaction was never closed, so it was aborted")]
     TableLeaked(String),
-    /// Nothing was written yet: the transaction was aborted and the database goes on.
+    /// Nothing was committed: the transaction was aborted and the database goes on. The cause may be that of an earlier
+    /// operation that could not report it, such as changes that were applied when a table was dropped.
     #[error("the transaction was aborted: {0}")]
     Aborted(#[source] Box<StorageError>),
     /// Writing failed: this handle writes no more, and only reopening tells whether the commit was kept.

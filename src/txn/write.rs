@@ -47,6 +47,8 @@ pub struct WriteTransaction {
     pub(super) commit_unchanged: bool,
     /// Set while an operation is under way and left set by one that failed or panicked.
     poisoned: AtomicBool,
+    /// What poisoned it, where nobody could be told: the commit tells.
+    untold: Mutex<Option<StorageError>>,
 }
 
 /// What a write transaction owns while it runs. Fields are dropped in this order: trees before their pages.
@@ -106,7 +108,13 @@ impl WriteTransaction {
         let roots = Mutex::new(Roots::new(&writer, &version));
         let bracket = Bracket { writer, turn, concluded: false };
         let open = OpenTransaction { tables: Mutex::new(BTreeMap::new()), roots, bracket };
-        Ok(Self { open: Some(open), id, commit_unchanged: false, poisoned: AtomicBool::new(false) })
+        Ok(Self {
+            open: Some(open),
+            id,
+            commit_unchanged: false,
+            poisoned: AtomicBool::new(false),
+            untold: Mutex::new(None),
+        })
     }
 
     /// Id that the commit will have.
@@ -197,14 +205,24 @@ impl WriteTransaction {
             Ok(tree)
         });
         let tree = settled.unwrap_or_else(|error| {
-            // The transaction is poisoned, so its commit reports the failure and nobody reads this tree.
-            // Where it was poisoned before, the first failure has been told.
-            if !matches!(error, StorageError::TransactionPoisoned) {
-                log::error!("the changes of table {name:?} could not be applied: {error}");
-            }
+            // The transaction is poisoned, so nobody reads this tree.
+            self.tell_at_commit(error.in_table(&name));
             TreeMut::new(Arc::clone(&self.parts().bracket.writer), record.root)
         });
         self.parts().tables.lock().insert(name, Staged::Closed(Box::new((record, tree))));
+    }
+
+    /// Keeps an error that poisoned the transaction and that nobody was there to receive.
+    pub(crate) fn tell_at_commit(&self, error: StorageError) {
+        // Where it was poisoned before, the first failure has been told.
+        if !matches!(error, StorageError::TransactionPoisoned) {
+            self.untold.lock().get_or_insert(error);
+        }
+    }
+
+    /// What poisoned the transaction without anybody being told.
+    pub(super) fn take_untold(&self) -> Option<StorageError> {
+        self.untold.lock().take()
     }
 
     fn exceeds_budget(&self) -> bool {

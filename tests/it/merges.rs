@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// So little memory that the buffer is merged several times in a transaction, and its nodes are written early.
 fn crowded() -> Builder {
-    tiny().cache_bytes_max(24 << 10)
+    tiny().cache_bytes_max(6 << 10)
 }
 
 /// Length of the value that a key gets: short ones, and some out of line.

@@ -123,18 +123,19 @@ fn after_a_failed_merge_every_call_says_that_the_transaction_is_poisoned() {
 }
 
 #[test]
-fn a_full_buffer_is_merged_before_it_takes_more() {
+fn keys_that_ascend_are_merged_as_they_come_and_take_little_memory() {
     let mut db = Db::new(small(), 1 << 20);
     let Txn { tree, writer } = db.begin();
     let mut tree = BufferedTree::new(tree);
     let mut model = Model::new();
-    for number in 0..10_000_u64 {
-        let key = (number * 7919 % 7000).to_be_bytes();
-        tree.put(&key, &number.to_be_bytes()).unwrap();
-        model.insert(key.to_vec(), number.to_be_bytes().to_vec());
-        // Twice what a buffer of tests holds would be more.
-        assert!(tree.buffer_bytes() < 1 << 20);
+    for number in 0..60_000_u64 {
+        // Once what ascends has been merged, what does not waits.
+        let key = if number < 50_000 { number } else { number * 7919 % 50_000 };
+        tree.put(&key.to_be_bytes(), &number.to_be_bytes()).unwrap();
+        model.insert(key.to_be_bytes().to_vec(), number.to_be_bytes().to_vec());
+        assert!(tree.buffer_bytes() <= 3 << 20);
     }
+    assert!(tree.base_mut().unwrap().root().rows >= 20_000);
     let tree = tree.into_tree().unwrap();
     db.commit(Txn { tree, writer });
     db.check();
