@@ -1,7 +1,7 @@
 //! The writer's tree with a buffer of changes in front of it.
 //!
-//! Invariant: whoever sees the tree sees every change that was buffered before. A tree whose merge failed is gone, and
-//! every call from then on says so.
+//! Invariant: whoever sees the tree sees every change that was buffered before, and sees it whole. A tree whose merge
+//! failed is gone, and one that a pass left in pieces is never shown: every call from then on says so.
 //! Layer 3 (btree).
 
 use super::buffer::WriteBuffer;
@@ -43,6 +43,7 @@ impl BufferedTree {
 
     fn change(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         if let Some(tree) = self.settled.take() {
+            tree.check_whole()?;
             *self.pending.get_mut() = Some(Box::new((tree, WriteBuffer::default())));
         }
         let pending = self.pending.get_mut().as_mut().ok_or(StorageError::TransactionPoisoned)?;
@@ -75,7 +76,7 @@ impl BufferedTree {
     /// The tree without what is buffered, for what does not depend on rows.
     pub(crate) fn base_mut(&mut self) -> Result<&mut TreeMut> {
         match self.settled.get_mut() {
-            Some(tree) => Ok(tree),
+            Some(tree) => tree.check_whole().map(|()| tree),
             None => match self.pending.get_mut() {
                 Some(pending) => Ok(&mut pending.0),
                 None => Err(StorageError::TransactionPoisoned),
@@ -99,7 +100,7 @@ impl BufferedTree {
     /// Merges what is buffered. Of several threads one does it and the others wait.
     fn settle(&self) -> Result<&TreeMut> {
         if let Some(tree) = self.settled.get() {
-            return Ok(tree);
+            return tree.check_whole().map(|()| tree);
         }
         let mut pending = self.pending.lock();
         match pending.take() {

@@ -71,6 +71,7 @@ pub(super) struct Pass<'t> {
 
 impl<'t> Pass<'t> {
     pub(super) fn new(tree: &'t mut TreeMut) -> Self {
+        tree.in_pieces = true;
         Self {
             output: Output::new(tree),
             frames: Vec::new(),
@@ -146,7 +147,9 @@ impl<'t> Pass<'t> {
         while !self.frames.is_empty() {
             self.leave()?;
         }
-        if self.is_rebuilt { self.output.finish() } else { self.output.finish_intact() }
+        let tree = if self.is_rebuilt { self.output.finish() } else { self.output.finish_intact() }?;
+        tree.in_pieces = false;
+        Ok(tree)
     }
 
     /// Begins a branch.

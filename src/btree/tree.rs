@@ -193,13 +193,25 @@ pub(crate) struct TreeMut {
     pub(super) edge_way: Option<(Edge, Way)>,
     /// Memory of nodes that were written, for the next ones.
     pub(super) spare: Vec<Box<[u8]>>,
+    /// A pass is under way, or was given up before its end.
+    pub(super) in_pieces: bool,
     dirty_bytes: usize,
 }
 
 impl TreeMut {
     pub(crate) fn new(writer: Arc<PageWriter>, root: TreeRoot) -> Self {
         let (dirty, extents) = (PageMap::default(), PageMap::default());
-        Self { writer, root, dirty, extents, changed: false, edge_way: None, spare: Vec::new(), dirty_bytes: 0 }
+        Self {
+            writer,
+            root,
+            dirty,
+            extents,
+            changed: false,
+            in_pieces: false,
+            edge_way: None,
+            spare: Vec::new(),
+            dirty_bytes: 0,
+        }
     }
 
     /// The root; its digest is stale while the tree `is_changed`.
@@ -209,6 +221,11 @@ impl TreeMut {
 
     pub(crate) fn is_changed(&self) -> bool {
         self.changed
+    }
+
+    /// Refuses a tree that a pass left in pieces, as one that is forgotten does without an error or a panic.
+    pub(super) fn check_whole(&self) -> Result<()> {
+        if self.in_pieces { Err(StorageError::TransactionPoisoned) } else { Ok(()) }
     }
 
     /// Bytes of dirty nodes and values that a spill would write.

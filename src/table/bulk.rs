@@ -178,7 +178,8 @@ impl<K: Key + 'static, V: Value + 'static> Table<'_, K, V> {
     }
 
     /// An iterator that removes and returns the rows for which `predicate` says `true`. Rows that it has not come to
-    /// when it is dropped stay.
+    /// when it is dropped stay. One that is forgotten instead, with `mem::forget`, may leave the transaction such that it
+    /// can only be aborted.
     ///
     /// Cost: one pass over the leaves that it comes to. From the back, one descent for each row.
     ///

@@ -6,6 +6,8 @@ mod api;
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
+mod bulk;
+#[cfg(test)]
 mod compact;
 #[cfg(test)]
 mod crashes;
@@ -33,6 +35,8 @@ mod reuse;
 mod sizes;
 #[cfg(test)]
 mod space;
+#[cfg(test)]
+mod sweeps;
 #[cfg(test)]
 mod tables;
 #[cfg(test)]
