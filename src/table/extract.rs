@@ -73,6 +73,9 @@ where
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<Option<Row<'static, K, V>>>,
     ) -> Option<Result<Row<'static, K, V>>> {
+        if matches!(self.way, Way::Ended) {
+            return None;
+        }
         let transaction = self.transaction;
         let row = transaction.change(|| step(self)).transpose();
         match row {

@@ -25,8 +25,12 @@ fn filled(count: u64) -> [(Database, Model); 2] {
 
 /// What a table holds, by iteration; its length must say the same.
 fn held(table: &RowsTable<'_>) -> Model {
-    let found: Model =
-        table.iter().unwrap().map(|row| row.unwrap()).map(|(key, value)| (key.value(), value.value().to_vec())).collect();
+    let found: Model = table
+        .iter()
+        .unwrap()
+        .map(|row| row.unwrap())
+        .map(|(key, value)| (key.value(), value.value().to_vec()))
+        .collect();
     assert_eq!(table.len().unwrap(), found.len() as u64);
     found
 }

@@ -4,6 +4,7 @@
 //! Invariant: after each commit the table holds what the model holds, and every allocated unit is accounted for.
 
 use crate::fixture::{Model, ROWS, Random, SharedBytes, assert_sound, rows, set, tiny, value};
+use cowslip::sim::{Fault, SimDisk};
 use cowslip::{Builder, Database, Error, ReadOnlyTable, Table, TableDefinition};
 use std::sync::atomic::Ordering;
 
@@ -202,8 +203,12 @@ fn values_from_one_byte_to_one_mib_go_through_every_verb_and_come_back_whole() {
 }
 
 fn assert_reads(table: &ReadOnlyTable<u64, &'static [u8]>, expected: &Model) {
-    let found: Model =
-        table.iter().unwrap().map(|row| row.unwrap()).map(|(key, value)| (key.value(), value.value().to_vec())).collect();
+    let found: Model = table
+        .iter()
+        .unwrap()
+        .map(|row| row.unwrap())
+        .map(|(key, value)| (key.value(), value.value().to_vec()))
+        .collect();
     assert!(found == *expected);
 }
 
@@ -393,4 +398,38 @@ fn pitfall_25_values_of_any_length_reach_the_last_byte_of_the_largest_leaves() {
             model.clear();
         }
     }
+}
+
+#[test]
+fn pitfall_19_an_extraction_yields_one_error_and_nothing_after_it_in_both_directions() {
+    let mut failed = 0;
+    for (from_back, read) in [false, true].into_iter().flat_map(|from_back| (1..40).map(move |read| (from_back, read)))
+    {
+        let disk = SimDisk::new();
+        let db = tiny().cache_bytes_max(0).create_with_storage(disk.clone()).unwrap();
+        let mut model = Model::new();
+        set(&db, &mut model, 0..300, 0, 40);
+        let tx = db.begin_write().unwrap();
+        let mut table = tx.open_table(ROWS).unwrap();
+        let mut all = table.extract_if(|_, _| true).unwrap();
+        disk.inject(Fault::FailRead { read: disk.next_read() + read });
+        let step = |all: &mut dyn DoubleEndedIterator<Item = _>| if from_back { all.next_back() } else { all.next() };
+        let mut errors = 0;
+        for _ in 0..310 {
+            match step(&mut all) {
+                None => break,
+                Some(Ok(_)) => assert_eq!(errors, 0, "a row after an error"),
+                Some(Err(_)) => errors += 1,
+            }
+        }
+        assert!(errors <= 1 && all.next().is_none() && all.next_back().is_none(), "read {read}: {errors} errors");
+        failed += errors;
+        drop(all);
+        drop(table);
+        disk.clear_faults();
+        assert_eq!(tx.commit().is_ok(), errors == 0, "read {read}");
+        assert_eq!(rows(&db).unwrap().is_empty(), errors == 0, "read {read}");
+        assert_sound(&db);
+    }
+    assert!(failed > 40, "{failed} reads failed");
 }

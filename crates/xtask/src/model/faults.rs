@@ -12,6 +12,10 @@ use cowslip::sim::{Fault, SimDisk};
 use cowslip::{CommitError, Storage, StorageError, TransactionError, WriteTransaction};
 use std::io::ErrorKind;
 
+fn is_poisoned(error: &StorageError) -> bool {
+    matches!(error, StorageError::TransactionPoisoned)
+}
+
 impl Episode<'_> {
     fn simulation(&self) -> &SimDisk {
         self.disk.simulation().expect("only simulated disks have faults")
@@ -30,7 +34,8 @@ impl Episode<'_> {
         self.growing = growing;
         match outcome {
             Ok(()) => self.commit_without_room(transaction, staged)?,
-            Err(Halt::Failed(error)) if error.is_out_of_space() => {
+            // Where an extraction that is dropped has no room, the next call says so.
+            Err(Halt::Failed(error)) if error.is_out_of_space() || is_poisoned(&error) => {
                 self.counts.add("full disk", "aborted");
                 self.end_poisoned(transaction, &staged)?;
             }
@@ -251,7 +256,7 @@ impl Episode<'_> {
                 Err(CommitError::Aborted(error)) if matches!(*error, StorageError::Io(_)) => "aborted",
                 Err(error) => return Err(error.into()),
             },
-            Err(Halt::Failed(StorageError::Io(_))) => {
+            Err(Halt::Failed(StorageError::Io(_) | StorageError::TransactionPoisoned)) => {
                 drop(transaction);
                 "aborted"
             }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: an episode depends on seed and number alone, so that a mismatch can be replayed by itself.
 
+mod bulk;
 mod counts;
 mod data;
 mod disk;
@@ -109,6 +110,19 @@ mod tests {
             ("failing disk", "commit in doubt"),
             ("check_integrity", "exact, some pending"),
             ("reader", "verified and ended"),
+            ("put_many", "rows"),
+            ("bulk_load", "rows"),
+            ("bulk_load", "unsorted"),
+            ("remove_range", "some rows"),
+            ("remove_prefix", "some rows"),
+            ("retain", "some rows"),
+            ("retain", "predicate panicked"),
+            ("retain_in", "some rows"),
+            ("extract_if", "forward, dropped"),
+            ("extract_if", "from both ends, dropped"),
+            ("extract_from_if", "from both ends, until they met"),
+            ("pop_first", "row"),
+            ("pop_last", "row"),
         ] {
             assert!(counts.of(operation, outcome) > 0, "{operation}: {outcome} never happened");
         }

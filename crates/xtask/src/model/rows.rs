@@ -12,7 +12,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// The rows of the model that lie in a span, in order.
-fn select<'m>(rows: &'m RowMap, span: &Span) -> VecDeque<(&'m AnyKey, &'m AnyValue)> {
+pub(super) fn select<'m>(rows: &'m RowMap, span: &Span) -> VecDeque<(&'m AnyKey, &'m AnyValue)> {
     match span {
         Span::All => rows.iter().collect(),
         Span::Prefix(prefix) => rows.iter().filter(|(key, _)| key.starts_with(prefix)).collect(),
@@ -27,7 +27,7 @@ fn select<'m>(rows: &'m RowMap, span: &Span) -> VecDeque<(&'m AnyKey, &'m AnyVal
     }
 }
 
-fn is_same(found: Option<&AnyRow>, expected: Option<(&AnyKey, &AnyValue)>) -> bool {
+pub(super) fn is_same(found: Option<&AnyRow>, expected: Option<(&AnyKey, &AnyValue)>) -> bool {
     found.map(|(key, value)| (key, value)) == expected
 }
 
@@ -36,9 +36,9 @@ impl Episode<'_> {
     pub(super) fn change_row(&mut self, table: &mut dyn Writable, model: &mut TableModel) -> Result<(), Halt> {
         let is_full = model.rows.len() > self.shape.rows_max || model.bytes() > self.shape.bytes_max;
         let weights = match (is_full, self.growing) {
-            (true, _) => [40, 40, 20, 700, 20, 20, 12],
-            (false, true) => [600, 120, 120, 100, 40, 24, 8],
-            (false, false) => [150, 120, 120, 450, 60, 24, 8],
+            (true, _) => [40, 40, 20, 600, 20, 20, 12, 60, 150],
+            (false, true) => [600, 120, 120, 100, 40, 24, 8, 30, 120],
+            (false, false) => [150, 120, 120, 400, 60, 24, 8, 60, 150],
         };
         let choice = self.random.weighted(&weights);
         let present = model.any_key(&mut self.random);
@@ -59,6 +59,8 @@ impl Episode<'_> {
             },
             (5, _) => self.refuse_sizes(table, model),
             (6, _) => self.burst(table, model, is_full),
+            (7, _) => self.pop(table, model),
+            (8, _) => self.change_many(table, model, is_full),
             _ => match self.absent_key(model) {
                 Some(key) => {
                     let value = self.shape.value(&mut self.random, model.kind);
@@ -239,7 +241,7 @@ impl Episode<'_> {
     }
 
     /// A range of any kind of bounds, inverted ones included, and what to call it where that is known already.
-    fn any_range(&mut self, model: &TableModel) -> (Span, Option<&'static str>) {
+    pub(super) fn any_range(&mut self, model: &TableModel) -> (Span, Option<&'static str>) {
         let (mut start, mut end) = (self.any_bound(model), self.any_bound(model));
         if self.random.chance(50) {
             end = start.clone();
@@ -258,7 +260,7 @@ impl Episode<'_> {
         (Span::Between(start, end), (is_inverted && is_bounded).then_some("inverted"))
     }
 
-    fn any_prefix(&mut self, model: &TableModel) -> AnyKey {
+    pub(super) fn any_prefix(&mut self, model: &TableModel) -> AnyKey {
         match self.any_bound(model) {
             AnyKey::Text(text) => {
                 let cut = self.random.below(text.chars().count() + 1);

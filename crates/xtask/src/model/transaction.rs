@@ -190,13 +190,16 @@ impl Episode<'_> {
             return Ok(());
         }
         for _ in 0..self.random.between(1, plan.steps) {
-            if plan.panic_in == Some(0) {
-                resume_unwind(Box::new(Planned));
-            }
-            plan.panic_in = plan.panic_in.map(|left| left - 1);
             let index = self.random.below(tables.len());
             let table = &mut tables[index];
             let model = staged.get_mut(&table.name).expect("open tables are in the model");
+            if plan.panic_in == Some(0) {
+                if self.random.chance(500) {
+                    self.panic_in_predicate(&mut *table.rows, model)?;
+                }
+                resume_unwind(Box::new(Planned));
+            }
+            plan.panic_in = plan.panic_in.map(|left| left - 1);
             if plan.reads_only || self.random.chance(300) {
                 self.read_row(&*table.rows, model)?;
             } else {

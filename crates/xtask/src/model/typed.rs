@@ -4,8 +4,8 @@
 
 use super::data::{AnyKey, AnyValue, Kind};
 use cowslip::{
-    Key, PrefixKey, Range, ReadOnlyTable, ReadTransaction, StorageError, Table, TableDefinition, TableError, Value,
-    WriteTransaction,
+    Key, PrefixKey, Range, ReadOnlyTable, ReadTransaction, Row, StorageError, Table, TableDefinition, TableError,
+    Value, WriteTransaction,
 };
 use std::ops::Bound;
 
@@ -38,6 +38,10 @@ trait ModelKey: Key + Sized + 'static {
         _: &ReadOnlyTable<Self, V>,
         prefix: &AnyKey,
     ) -> Result<Range<'static, Self, V>, StorageError> {
+        unreachable!("keys like {prefix:?} have no prefixes")
+    }
+
+    fn remove_prefix<V: Value + 'static>(_: &mut Table<'_, Self, V>, prefix: &AnyKey) -> Result<u64, StorageError> {
         unreachable!("keys like {prefix:?} have no prefixes")
     }
 }
@@ -79,6 +83,19 @@ macro_rules! model_key {
                         $prefix_pattern => {
                             let prefix: <Self as PrefixKey>::Prefix<'_> = $prefix;
                             table.prefix(prefix)
+                        }
+                        other => unreachable!("{other:?} is of another table"),
+                    }
+                }
+
+                fn remove_prefix<V: Value + 'static>(
+                    table: &mut Table<'_, Self, V>,
+                    prefix: &AnyKey,
+                ) -> Result<u64, StorageError> {
+                    match prefix {
+                        $prefix_pattern => {
+                            let prefix: <Self as PrefixKey>::Prefix<'_> = $prefix;
+                            table.remove_prefix(prefix)
                         }
                         other => unreachable!("{other:?} is of another table"),
                     }
@@ -171,6 +188,9 @@ pub(super) trait Readable {
     fn is_empty(&self) -> Result<bool, StorageError>;
 }
 
+/// Says of a row whether it is picked.
+pub(super) type Predicate<'p> = &'p mut dyn FnMut(&AnyKey, &AnyValue) -> bool;
+
 /// A table that can be changed.
 pub(super) trait Writable: Readable {
     fn insert(&mut self, key: &AnyKey, value: &AnyValue) -> Result<Option<AnyValue>, StorageError>;
@@ -179,14 +199,33 @@ pub(super) trait Writable: Readable {
     fn delete(&mut self, key: &AnyKey) -> Result<(), StorageError>;
     /// Inserts bytes that the model does not keep; `None` where values are not bytes.
     fn insert_bytes(&mut self, key: &AnyKey, bytes: &[u8]) -> Option<Result<(), StorageError>>;
+    fn put_many(&mut self, rows: &[AnyRow]) -> Result<(), StorageError>;
+    fn bulk_load(&mut self, rows: &[AnyRow]) -> Result<u64, StorageError>;
+    /// By range or prefix.
+    fn remove_span(&mut self, span: &Span) -> Result<u64, StorageError>;
+    /// In a range or everywhere.
+    fn retain_span(&mut self, span: &Span, stays: Predicate<'_>) -> Result<u64, StorageError>;
+    /// In a range or everywhere.
+    fn extract<'p>(&'p mut self, span: &Span, picks: Predicate<'p>) -> Result<AnyRows<'p>, StorageError>;
+    fn pop(&mut self, first: bool) -> Result<Option<AnyRow>, StorageError>;
 }
 
 fn lend_bound<K: ModelKey>(bound: &Bound<AnyKey>) -> Bound<K::SelfType<'_>> {
     bound.as_ref().map(K::lend)
 }
 
-fn own_rows<'t, K: ModelKey, V: ModelValue>(range: Range<'t, K, V>) -> AnyRows<'t> {
-    Box::new(range.map(|row| row.map(|(key, value)| (K::own(&key.value()), V::own(&value.value())))))
+fn own_row<K: ModelKey, V: ModelValue>((key, value): Row<'_, K, V>) -> AnyRow {
+    (K::own(&key.value()), V::own(&value.value()))
+}
+
+fn own_rows<'t, 'r: 't, K: ModelKey, V: ModelValue>(
+    rows: impl DoubleEndedIterator<Item = Result<Row<'r, K, V>, StorageError>> + 't,
+) -> AnyRows<'t> {
+    Box::new(rows.map(|row| row.map(own_row)))
+}
+
+fn lend_rows<K: ModelKey, V: ModelValue>(rows: &[AnyRow]) -> impl Iterator<Item = (K::SelfType<'_>, V::SelfType<'_>)> {
+    rows.iter().map(|(key, value)| (K::lend(key), V::lend(value)))
 }
 
 macro_rules! readable {
@@ -207,13 +246,11 @@ macro_rules! readable {
             }
 
             fn first(&self) -> Result<Option<AnyRow>, StorageError> {
-                let row = <$table>::first(self)?;
-                Ok(row.map(|(key, value)| (K::own(&key.value()), V::own(&value.value()))))
+                Ok(<$table>::first(self)?.map(own_row))
             }
 
             fn last(&self) -> Result<Option<AnyRow>, StorageError> {
-                let row = <$table>::last(self)?;
-                Ok(row.map(|(key, value)| (K::own(&key.value()), V::own(&value.value()))))
+                Ok(<$table>::last(self)?.map(own_row))
             }
 
             fn len(&self) -> Result<u64, StorageError> {
@@ -250,6 +287,50 @@ impl<K: ModelKey, V: ModelValue> Writable for Table<'_, K, V> {
     fn insert_bytes(&mut self, key: &AnyKey, bytes: &[u8]) -> Option<Result<(), StorageError>> {
         let value = V::of_bytes(bytes)?;
         Some(Table::insert(self, K::lend(key), value).map(|_| ()))
+    }
+
+    fn put_many(&mut self, rows: &[AnyRow]) -> Result<(), StorageError> {
+        Table::put_many(self, lend_rows::<K, V>(rows))
+    }
+
+    fn bulk_load(&mut self, rows: &[AnyRow]) -> Result<u64, StorageError> {
+        Table::bulk_load(self, lend_rows::<K, V>(rows))
+    }
+
+    fn remove_span(&mut self, span: &Span) -> Result<u64, StorageError> {
+        match span {
+            Span::All => self.remove_range::<K::SelfType<'_>>(..),
+            Span::Between(start, end) => {
+                self.remove_range::<K::SelfType<'_>>((lend_bound::<K>(start), lend_bound::<K>(end)))
+            }
+            Span::Prefix(prefix) => K::remove_prefix(self, prefix),
+        }
+    }
+
+    fn retain_span(&mut self, span: &Span, stays: Predicate<'_>) -> Result<u64, StorageError> {
+        match span {
+            Span::All => self.retain(|key, value| stays(&K::own(&key), &V::own(&value))),
+            Span::Between(start, end) => self
+                .retain_in::<K::SelfType<'_>, _>((lend_bound::<K>(start), lend_bound::<K>(end)), |key, value| {
+                    stays(&K::own(&key), &V::own(&value))
+                }),
+            Span::Prefix(prefix) => unreachable!("no verb retains below {prefix:?}"),
+        }
+    }
+
+    fn extract<'p>(&'p mut self, span: &Span, picks: Predicate<'p>) -> Result<AnyRows<'p>, StorageError> {
+        let picks = |key: K::SelfType<'_>, value: V::SelfType<'_>| picks(&K::own(&key), &V::own(&value));
+        Ok(match span {
+            Span::All => own_rows(self.extract_if(picks)?),
+            Span::Between(start, end) => own_rows(
+                self.extract_from_if::<K::SelfType<'_>, _>((lend_bound::<K>(start), lend_bound::<K>(end)), picks)?,
+            ),
+            Span::Prefix(prefix) => unreachable!("no verb extracts below {prefix:?}"),
+        })
+    }
+
+    fn pop(&mut self, first: bool) -> Result<Option<AnyRow>, StorageError> {
+        Ok(if first { self.pop_first()? } else { self.pop_last()? }.map(own_row))
     }
 }
 
