@@ -48,7 +48,7 @@ fn owned(row: Result<cowslip::Row<'_, u64, &'static [u8]>, StorageError>) -> Own
     (key.value(), value.value().to_vec())
 }
 
-fn is_poisoned<T>(outcome: Result<T, StorageError>) -> bool {
+fn is_poisoned<T>(outcome: &Result<T, StorageError>) -> bool {
     matches!(outcome, Err(StorageError::TransactionPoisoned))
 }
 
@@ -77,14 +77,14 @@ fn pitfall_22_a_predicate_that_panics_poisons_the_transaction_and_nothing_else()
             table.put(60, &b"buffered"[..]).unwrap();
             let panicked = catch_unwind(AssertUnwindSafe(|| panic_inside(&mut table, verb, at)));
             assert!(panicked.is_err(), "verb {verb}");
-            assert!(is_poisoned(table.get(1)) && is_poisoned(table.len()) && is_poisoned(table.iter()));
-            assert!(is_poisoned(table.put(1, &b""[..])) && is_poisoned(table.delete(1)));
-            assert!(is_poisoned(table.insert(1, &b""[..])) && is_poisoned(table.remove(1)));
-            assert!(is_poisoned(table.pop_first()) && is_poisoned(table.pop_last()));
-            assert!(is_poisoned(table.retain(|_, _| true)) && is_poisoned(table.remove_range(0..9)));
-            assert!(is_poisoned(table.retain_in(0..9, |_, _| true)) && is_poisoned(table.extract_if(|_, _| true)));
-            assert!(is_poisoned(table.extract_from_if(0..9, |_, _| true)));
-            assert!(is_poisoned(table.bulk_load([(1, &b""[..])])) && is_poisoned(table.put_many([(1, &b""[..])])));
+            assert!(is_poisoned(&table.get(1)) && is_poisoned(&table.len()) && is_poisoned(&table.iter()));
+            assert!(is_poisoned(&table.put(1, &b""[..])) && is_poisoned(&table.delete(1)));
+            assert!(is_poisoned(&table.insert(1, &b""[..])) && is_poisoned(&table.remove(1)));
+            assert!(is_poisoned(&table.pop_first()) && is_poisoned(&table.pop_last()));
+            assert!(is_poisoned(&table.retain(|_, _| true)) && is_poisoned(&table.remove_range(0..9)));
+            assert!(is_poisoned(&table.retain_in(0..9, |_, _| true)) && is_poisoned(&table.extract_if(|_, _| true)));
+            assert!(is_poisoned(&table.extract_from_if(0..9, |_, _| true)));
+            assert!(is_poisoned(&table.bulk_load([(1, &b""[..])])) && is_poisoned(&table.put_many([(1, &b""[..])])));
             drop(table);
             let reopened = tx.open_table(ROWS).err();
             assert!(matches!(reopened, Some(TableError::Storage(StorageError::TransactionPoisoned))), "{reopened:?}");
@@ -136,8 +136,8 @@ fn an_extraction_that_is_forgotten_half_way_poisons_the_transaction() {
             assert_eq!(half.by_ref().take(usize::try_from(steps).unwrap()).map(owned).count() as u64, steps);
             std::mem::forget(half);
             if steps == 30 {
-                assert!(is_poisoned(table.get(1)) && is_poisoned(table.len()));
-                assert!(is_poisoned(table.put(1, &b""[..])) && is_poisoned(table.remove(1)));
+                assert!(is_poisoned(&table.get(1)) && is_poisoned(&table.len()));
+                assert!(is_poisoned(&table.put(1, &b""[..])) && is_poisoned(&table.remove(1)));
             }
             drop(table);
             assert!(matches!(tx.commit(), Err(CommitError::Poisoned)), "{steps} steps");

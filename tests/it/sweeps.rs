@@ -309,7 +309,7 @@ fn rewrite(db: &Database, model: &mut Model, round: u64) {
 
 #[test]
 fn removing_99_rows_of_100_at_random_shrinks_the_height_the_pages_and_the_closed_file() {
-    for (builder, node_bytes, count) in [(tiny(), 512, 6000), (Builder::new().node_bytes(4096), 4096, 60_000)] {
+    for (builder, node_bytes, count) in [(tiny(), 512, 6000), (Builder::new().node_bytes(4096), 4096, 30_000)] {
         for way in 0..5 {
             let storage = SharedBytes::default();
             let builder = builder.clone().cache_bytes_max(0);

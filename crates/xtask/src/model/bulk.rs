@@ -3,7 +3,7 @@
 //! Invariant: a predicate is asked about each row of the model at most once, in turn from the end that is worked at,
 //! and sees what the model holds.
 
-use super::data::{AnyKey, AnyValue, TableModel, brief};
+use super::data::{AnyKey, AnyValue, Shape, TableModel, brief};
 use super::disk::Planned;
 use super::episode::Episode;
 use super::halt::{Halt, ensure};
@@ -106,13 +106,15 @@ impl Episode<'_> {
 
     /// Few rows or many, in any order, some keys twice.
     fn any_rows(&mut self, model: &TableModel) -> Vec<AnyRow> {
-        let len = if self.random.chance(500) { self.random.below(12) } else { self.random.below(200) };
-        let mut room_bytes = self.shape.bytes_max.saturating_sub(model.bytes());
+        let len = if self.random.chance(600) { self.random.below(12) } else { self.random.below(120) };
+        let mut room_bytes = self.shape.bytes_max.saturating_sub(model.bytes()) / *self.random.pick(&[1, 4, 8]);
+        // Of so many values one would nearly always be huge, and little else would fit.
+        let shape = Shape { huge_values: self.shape.huge_values && self.random.chance(50), ..self.shape.clone() };
         let mut rows = Vec::new();
         while rows.len() < len && room_bytes > 0 {
             let present = model.any_key(&mut self.random).filter(|_| self.random.chance(300));
             let key = present.unwrap_or_else(|| self.shape.key(&mut self.random, model.kind));
-            let value = self.shape.value(&mut self.random, model.kind);
+            let value = shape.value(&mut self.random, model.kind);
             room_bytes = room_bytes.saturating_sub(value.len());
             rows.push((key, value));
         }

@@ -57,6 +57,8 @@ impl Episode<'_> {
                 "committed"
             }
             Err(CommitError::Aborted(error)) if error.is_out_of_space() => "aborted",
+            // What a table has buffered is applied when it is closed; where that had no room, the commit says so.
+            Err(CommitError::Poisoned) => "aborted when a table was closed",
             Err(error) => return Err(error.into()),
         };
         self.counts.add("full disk", outcome);
@@ -73,6 +75,7 @@ impl Episode<'_> {
             Ok(()) => match transaction.commit() {
                 Ok(id) => self.accept(own, id, staged)?,
                 Err(CommitError::Aborted(error)) if may_fail && error.is_out_of_space() => {}
+                Err(CommitError::Poisoned) if may_fail => {}
                 Err(error) => return Err(error.into()),
             },
             Err(Halt::Failed(error)) if may_fail && error.is_out_of_space() => drop(transaction),
@@ -254,6 +257,7 @@ impl Episode<'_> {
                     "committed"
                 }
                 Err(CommitError::Aborted(error)) if matches!(*error, StorageError::Io(_)) => "aborted",
+                Err(CommitError::Poisoned) => "aborted when a table was closed",
                 Err(error) => return Err(error.into()),
             },
             Err(Halt::Failed(StorageError::Io(_) | StorageError::TransactionPoisoned)) => {

@@ -37,8 +37,8 @@ impl Episode<'_> {
         let is_full = model.rows.len() > self.shape.rows_max || model.bytes() > self.shape.bytes_max;
         let weights = match (is_full, self.growing) {
             (true, _) => [40, 40, 20, 600, 20, 20, 12, 60, 150],
-            (false, true) => [600, 120, 120, 100, 40, 24, 8, 30, 120],
-            (false, false) => [150, 120, 120, 400, 60, 24, 8, 60, 150],
+            (false, true) => [600, 120, 120, 100, 40, 24, 8, 30, 90],
+            (false, false) => [150, 120, 120, 400, 60, 24, 8, 60, 120],
         };
         let choice = self.random.weighted(&weights);
         let present = model.any_key(&mut self.random);

@@ -34,6 +34,13 @@ pub(crate) const WORKSPACE: Gate =
 /// What a change has to pass; the same for every sabotage that names nothing else.
 pub(crate) const DEFAULT: &[Gate] = &[UNIT, WORKSPACE];
 
+/// The tests of the public API alone.
+pub(crate) const API: Gate =
+    Gate { name: "integration tests", args: &["test", "--locked", "--package", "cowslip", "--test", "it"] };
+
+/// For what the store's own tests must catch without the workspace around it.
+const STORE: &[Gate] = &[UNIT, API];
+
 /// Every planted bug.
 pub(crate) const SABOTAGES: &[Sabotage] = &[
     Sabotage {
@@ -355,6 +362,46 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         find: "self.output.tree.count_rows(inserted, removed)",
         replace: "self.output.tree.count_rows(inserted, 0)",
         commands: DEFAULT,
+    },
+    Sabotage {
+        name: "forgotten_pass_goes_unnoticed",
+        rule: "whoever sees a tree sees it whole",
+        file: "src/btree/pass.rs",
+        find: "tree.in_pieces = true;",
+        replace: "tree.in_pieces = false;",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "inclusive_range_loses_its_last_row",
+        rule: "a sweep visits each row of its range",
+        file: "src/btree/sweep.rs",
+        find: "Bound::Included(key) => Some(successor(key)),",
+        replace: "Bound::Included(key) => Some(key.to_vec()),",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "extraction_asks_twice_where_it_turns",
+        rule: "a row is asked about at most once",
+        file: "src/table/extract.rs",
+        find: "if let Some(start) = sweep.last_visited()? {",
+        replace: "if let Some(start) = sweep.last_visited()?.filter(Vec::is_empty) {",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "extraction_repeats_its_error",
+        rule: "nothing follows an error of an extraction",
+        file: "src/table/extract.rs",
+        find: "if matches!(self.way, Way::Ended) {",
+        replace: "if matches!(self.way, Way::Ended) && !self.transaction.is_poisoned() {",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "bulk_load_takes_a_key_twice",
+        rule: "keys of a bulk load ascend strictly",
+        file: "src/table/bulk.rs",
+        find: "if count > 0 && key <= &last[..] {",
+        replace: "if count > 0 && key < &last[..] {",
+        commands: STORE,
     },
 ];
 
