@@ -29,6 +29,10 @@ const RUN_BYTES: usize = 1 << 20;
 /// From so many dirty bytes on nodes are written early that nothing more is expected to change.
 const FINAL_BYTES_MAX: usize = 16 << 20;
 
+/// A pass that replaces more nodes than this gives up the memory of the others as it goes: only readers of older versions
+/// can want them, and new nodes that take it need not be given fresh memory by the system.
+const REPLACED_KEPT_MAX: usize = 1024;
+
 /// Out-of-line bytes are written early once there are so many of them.
 const EXTENTS_MAX: usize = 64;
 
@@ -117,6 +121,8 @@ pub(super) struct Output<'t> {
     early: bool,
     /// Sealed nodes that wait for a long run.
     queue: Vec<Sealed>,
+    /// Nodes of the old tree that were given back.
+    replaced: usize,
 }
 
 impl<'t> Output<'t> {
@@ -133,6 +139,7 @@ impl<'t> Output<'t> {
             is_order_open: true,
             early: false,
             queue: Vec::new(),
+            replaced: 0,
         }
     }
 
@@ -167,7 +174,13 @@ impl<'t> Output<'t> {
             return Err(StorageError::corrupted_page(page, "the page is reached, but recorded as free"));
         }
         self.write_queued(page)?;
-        self.tree.writer.free(Run::new(page, self.tree.writer.layout().node_units()), birth)
+        let run = Run::new(page, self.tree.writer.layout().node_units());
+        self.tree.writer.free(run, birth)?;
+        self.replaced += 1;
+        if self.replaced > REPLACED_KEPT_MAX {
+            self.tree.writer.store().forget(run);
+        }
+        Ok(())
     }
 
     pub(super) fn allocate_page(&mut self) -> Result<PageId> {

@@ -295,6 +295,10 @@ impl Frames {
         if pool.in_use() > limit {
             self.shrink(&mut pool, limit);
         }
+        if pool.free.is_empty() && pool.limbo.len() >= EVICT_BATCH {
+            // Memory that was touched before costs less than what the system has to give and clear.
+            self.drain_limbo(&mut pool);
+        }
         if let Some(index) = pool.free.pop() {
             return Some(index);
         }

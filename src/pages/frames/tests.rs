@@ -75,6 +75,28 @@ fn a_page_whose_holds_are_counted_out_is_copied() {
 }
 
 #[test]
+fn frames_that_were_forgotten_are_filled_again_before_fresh_ones() {
+    let count = 2 * EVICT_BATCH as u64;
+    let layout = Layout::new(512, 1, 1 << 12).unwrap();
+    let frames = Frames::new(&layout, 16 * EVICT_BATCH * 512).unwrap();
+    let load = |number: u64| {
+        let page = PageId::new(26 + number).unwrap();
+        let place = frames.place(page).unwrap();
+        assert!(frames.load(page, place, false, fill(number % 200)).unwrap().is_some());
+        page
+    };
+    let pages: Vec<_> = (0..count).map(load).collect();
+    let touched = frames.pool.lock().fresh;
+    for page in pages {
+        frames.forget(page);
+    }
+    for number in count..2 * count {
+        load(number);
+    }
+    assert_eq!(frames.pool.lock().fresh, touched);
+}
+
+#[test]
 fn a_hold_that_is_refused_takes_no_other_away() {
     let frames = Frames::new(&layout(), 2 * 512).unwrap();
     let place = frames.place(page(3)).unwrap();
