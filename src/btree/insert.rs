@@ -18,16 +18,27 @@ use std::cmp::Ordering;
 
 /// The dirty way from the root to a leaf.
 #[derive(Debug)]
-pub(super) struct Path {
+pub(super) struct Way {
     /// Branches from the root down, each with the index of the child that was taken.
     pub(super) branches: Vec<(PageId, usize)>,
     pub(super) leaf: PageId,
+    /// Whether it runs along the first, or the last, child of every branch.
+    pub(super) is_first: bool,
+    pub(super) is_last: bool,
+}
+
+/// A way, and a place in its leaf.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) way: Way,
     /// Index of the row with the key, or where it would stand.
     pub(super) found: std::result::Result<usize, usize>,
 }
 
-/// Branches from the root down, each with the index of the child that was taken, and the leaf.
-pub(super) type Way = (Vec<(PageId, usize)>, PageId);
+/// So many keys in a row that lie elsewhere than the one before them show that work is not local; so many later ones do
+/// not ask.
+const FINGER_MISSES_MAX: u8 = 8;
+const FINGER_PAUSE: u8 = 32;
 
 /// A key on its way into a node: inline bytes, and the extent of the rest.
 #[derive(Debug, Clone)]
@@ -88,21 +99,21 @@ impl TreeMut {
         let path = self.dirty_path(key)?;
         match path.found {
             Ok(index) => {
-                let old = self.take_value(path.leaf, index)?;
-                if !leaf::replace_value(self.dirty_node(path.leaf), index, &value.cell()) {
+                let old = self.take_value(path.way.leaf, index)?;
+                if leaf::replace_value(self.dirty_node(path.way.leaf), index, &value.cell()) {
+                    self.finger = Some(path.way);
+                } else {
                     self.rewrite_leaf(path, index, None, &value.cell())?;
                 }
                 Ok(Some(old))
             }
             Err(index) => {
                 let key = self.make_key(key)?;
-                self.root.rows = self
-                    .root
-                    .rows
-                    .checked_add(1)
-                    .ok_or_else(|| StorageError::corrupted("the tree counts more rows than a file can hold"))?;
+                self.count_rows(1, 0)?;
                 let row = Row { key: key.cell(), value: value.cell() };
-                if !leaf::insert(self.dirty_node(path.leaf), index, &row) {
+                if leaf::insert(self.dirty_node(path.way.leaf), index, &row) {
+                    self.finger = Some(path.way);
+                } else {
                     self.rewrite_leaf(path, index, Some(key.cell()), &value.cell())?;
                 }
                 Ok(None)
@@ -157,27 +168,55 @@ impl TreeMut {
 
     /// Makes every node on the way to `key` dirty.
     pub(super) fn dirty_path(&mut self, key: &[u8]) -> Result<Path> {
-        let (branches, leaf) = self.dirty_way(|tree, branch| branch::search(branch, key, tree))?;
-        let found = leaf::search(self.dirty_ref(leaf), key, &*self)?;
-        Ok(Path { branches, leaf, found })
+        if let Some(path) = self.finger_path(key)? {
+            return Ok(path);
+        }
+        let way = self.dirty_way(|tree, branch| branch::search(branch, key, tree))?;
+        let found = leaf::search(self.dirty_ref(way.leaf), key, &*self)?;
+        Ok(Path { way, found })
+    }
+
+    /// The way of the last change, where the key belongs to the same leaf: among its rows, or beyond them at the edge of
+    /// the tree.
+    pub(super) fn finger_path(&mut self, key: &[u8]) -> Result<Option<Path>> {
+        let Some(way) = self.finger.take() else { return Ok(None) };
+        if self.finger_misses >= FINGER_MISSES_MAX {
+            self.finger_misses += 1;
+            if self.finger_misses >= FINGER_MISSES_MAX + FINGER_PAUSE {
+                self.finger_misses = FINGER_MISSES_MAX - 1;
+            }
+            return Ok(None);
+        }
+        let leaf = self.dirty_ref(way.leaf);
+        let found = leaf::search(leaf, key, &*self)?;
+        let belongs = match found {
+            Ok(_) => true,
+            Err(0) => way.is_first,
+            Err(index) => way.is_last || index < node::count(leaf),
+        };
+        self.finger_misses = if belongs { 0 } else { self.finger_misses + 1 };
+        Ok(belongs.then_some(Path { way, found }))
     }
 
     /// Makes the nodes on a way dirty that takes the children which `choose` says.
     pub(super) fn dirty_way(&mut self, choose: impl Fn(&Self, &[u8]) -> Result<usize>) -> Result<Way> {
-        self.edge_way = None;
+        self.finger = None;
         let height = self.root.height;
         if !self.dirty.contains_key(&self.root.page) {
             let page = self.copy_node(self.root.page, root_expected(&self.root), height)?;
             self.set_root(page, height);
         }
-        let mut page = self.root.page;
-        let mut branches = Vec::with_capacity(usize::from(height));
+        let branches = Vec::with_capacity(usize::from(height));
+        let mut way = Way { branches, leaf: self.root.page, is_first: true, is_last: true };
         for level in (1..height).rev() {
-            let index = choose(self, self.dirty_ref(page))?;
-            branches.push((page, index));
-            page = self.dirty_child(page, index, level)?;
+            let branch = self.dirty_ref(way.leaf);
+            let index = choose(self, branch)?;
+            way.is_first &= index == 0;
+            way.is_last &= index == node::count(branch);
+            way.branches.push((way.leaf, index));
+            way.leaf = self.dirty_child(way.leaf, index, level)?;
         }
-        Ok((branches, page))
+        Ok(way)
     }
 
     /// The child at `index` of a dirty branch, made dirty.
@@ -193,11 +232,6 @@ impl TreeMut {
         Ok(page)
     }
 
-    /// Whether a path runs along the last, or the first, child of every branch.
-    fn is_edge(&self, path: &Path, last: bool) -> bool {
-        path.branches.iter().all(|(page, index)| *index == if last { node::count(self.dirty_ref(*page)) } else { 0 })
-    }
-
     /// Rebuilds a leaf with a row inserted (`key` given) or its value replaced, in one node or two.
     fn rewrite_leaf(
         &mut self,
@@ -207,7 +241,7 @@ impl TreeMut {
         value: &ValueCell<'_>,
     ) -> Result<()> {
         let (birth, node_bytes) = (self.writer.birth(), self.node_bytes());
-        let before = Box::<[u8]>::from(self.dirty_ref(path.leaf));
+        let before = Box::<[u8]>::from(self.dirty_ref(path.way.leaf));
         let mut rows = Rows::of(&before);
         match key {
             Some(key) => rows.insert(index, Row { key, value: *value }),
@@ -216,13 +250,13 @@ impl TreeMut {
         let rows = Rows::new(rows);
         let total = rows.len();
         if rows.leaf_bytes(0, total) <= node_bytes {
-            rows.build(0, total, self.dirty_node(path.leaf), birth);
+            rows.build(0, total, self.dirty_node(path.way.leaf), birth);
             return Ok(());
         }
         // Keys that arrive in order leave full leaves behind them.
-        let cut = if key.is_some() && index + 1 == total && self.is_edge(&path, true) {
+        let cut = if key.is_some() && index + 1 == total && path.way.is_last {
             total - 1
-        } else if key.is_some() && index == 0 && self.is_edge(&path, false) {
+        } else if key.is_some() && index == 0 && path.way.is_first {
             1
         } else {
             rows.split_point(node_bytes)
@@ -230,9 +264,9 @@ impl TreeMut {
         let separator = separator(&rows.get(cut - 1).key, &rows.get(cut).key, &*self)?;
         let separator = self.make_key(&separator)?;
         let right = self.allocate_node()?;
-        rows.build(0, cut, self.dirty_node(path.leaf), birth);
+        rows.build(0, cut, self.dirty_node(path.way.leaf), birth);
         rows.build(cut, total, self.dirty_node(right), birth);
-        self.insert_separator(path.branches, separator, right)
+        self.insert_separator(path.way.branches, separator, right)
     }
 
     /// Names a new right neighbour in the parent, splitting upwards where there is no room.

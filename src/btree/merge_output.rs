@@ -127,7 +127,7 @@ pub(super) struct Output<'t> {
 
 impl<'t> Output<'t> {
     pub(super) fn new(tree: &'t mut TreeMut) -> Self {
-        tree.edge_way = None;
+        tree.finger = None;
         Self {
             tree,
             rows: PendingRows::default(),

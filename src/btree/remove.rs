@@ -3,9 +3,10 @@
 //! Invariant: a key that is not there leaves the tree untouched, dirty nodes included.
 //! Layer 3 (btree).
 
-use super::insert::Way;
+use super::insert::{Path, Way};
 use super::leaf;
 use super::node;
+use super::rebalance::{FILL_PERCENT_MIN, used_bytes};
 use super::search;
 use super::tree::TreeMut;
 use crate::base::error::{Result, StorageError};
@@ -23,14 +24,25 @@ impl TreeMut {
     ///
     /// After an error the tree may be half changed: the transaction must be aborted.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        if search::get(&&*self, &self.root, key)?.is_none() {
-            return Ok(None);
-        }
-        let path = self.dirty_path(key)?;
-        let Ok(index) = path.found else {
-            return Err(StorageError::corrupted_page(path.leaf, "a row vanished between two searches"));
+        let path = match self.finger_path(key)? {
+            Some(Path { way, found: Err(_) }) => {
+                self.finger = Some(way);
+                return Ok(None);
+            }
+            Some(path) => path,
+            None if search::get(&&*self, &self.root, key)?.is_none() => return Ok(None),
+            None => self.dirty_path(key)?,
         };
-        self.take_row((path.branches, path.leaf), index).map(Some)
+        let Ok(index) = path.found else {
+            return Err(StorageError::corrupted_page(path.way.leaf, "a row vanished between two searches"));
+        };
+        let value = self.cut_row(path.way.leaf, index)?;
+        if used_bytes(self.dirty_ref(path.way.leaf)) * 100 >= self.node_bytes() * FILL_PERCENT_MIN {
+            self.finger = Some(path.way);
+        } else {
+            self.rebalance(path.way.branches, path.way.leaf)?;
+        }
+        Ok(Some(value))
     }
 
     /// Removes the first or the last row and returns it.
@@ -40,10 +52,12 @@ impl TreeMut {
         if self.root.height == 0 {
             return Ok(None);
         }
-        let (branches, page) = match self.edge_way.take() {
-            Some((last, way)) if last == edge => way,
-            _ => self.dirty_way(|_, branch| Ok(if edge == Edge::First { 0 } else { node::count(branch) }))?,
+        let is_at_edge = |way: &Way| if edge == Edge::First { way.is_first } else { way.is_last };
+        let way = match self.finger.take().filter(is_at_edge) {
+            Some(way) => way,
+            None => self.dirty_way(|_, branch| Ok(if edge == Edge::First { 0 } else { node::count(branch) }))?,
         };
+        let page = way.leaf;
         let count = node::count(self.dirty_ref(page));
         let index = if edge == Edge::First { 0 } else { count.saturating_sub(1) };
         if index >= count {
@@ -52,19 +66,12 @@ impl TreeMut {
         let key = leaf::row(self.dirty_ref(page), index).key.to_vec(&*self)?;
         let value = self.cut_row(page, index)?;
         if count == 1 {
-            self.rebalance(branches, page)?;
+            self.rebalance(way.branches, page)?;
         } else {
             // Whoever pops once pops again: the leaf empties row by row, and no neighbour need take what is left.
-            self.edge_way = Some((edge, (branches, page)));
+            self.finger = Some(way);
         }
         Ok(Some((key, value)))
-    }
-
-    /// Removes a row of a dirty leaf and returns its value.
-    fn take_row(&mut self, (branches, page): Way, index: usize) -> Result<Vec<u8>> {
-        let value = self.cut_row(page, index)?;
-        self.rebalance(branches, page)?;
-        Ok(value)
     }
 
     /// Removes a row of a dirty leaf, however few are left, and returns its value.

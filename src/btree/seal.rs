@@ -44,7 +44,7 @@ impl TreeMut {
 
     /// Seals a dirty node after everything dirty below it; it is the last in `out`. Recursion is bounded by height.
     pub(super) fn seal_subtree(&mut self, page: PageId, out: &mut Vec<Sealed>) -> Result<u64> {
-        self.edge_way = None;
+        self.finger = None;
         // Rule R7: a pointer without a checksum names dirty content, or its parent must not be written.
         let mut bytes = self.dirty.remove(&page).ok_or_else(|| nowhere(page))?;
         if node::kind(&bytes) == KIND_BRANCH {

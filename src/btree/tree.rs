@@ -6,7 +6,6 @@
 use super::insert::Way;
 use super::inspect::inspect;
 use super::key::{Extents, decode_extent};
-use super::remove::Edge;
 use super::search::{Narrow, Pointer, Step, descend};
 use super::walk::{Visit, walk};
 use super::{branch, leaf, node};
@@ -189,8 +188,10 @@ pub(crate) struct TreeMut {
     pub(super) extents: PageMap<Box<[u8]>>,
     /// The first and last rows changed, or anything else that makes the root differ.
     pub(super) changed: bool,
-    /// The dirty way to the first or the last row, until something else changes the tree.
-    pub(super) edge_way: Option<(Edge, Way)>,
+    /// The way of the last change, while the nodes on it are as they were.
+    pub(super) finger: Option<Way>,
+    /// How often in a row the finger did not help, and how long it has not been asked since.
+    pub(super) finger_misses: u8,
     /// Memory of nodes that were written, for the next ones.
     pub(super) spare: Vec<Box<[u8]>>,
     /// A pass is under way, or was given up before its end.
@@ -208,7 +209,8 @@ impl TreeMut {
             extents,
             changed: false,
             in_pieces: false,
-            edge_way: None,
+            finger: None,
+            finger_misses: 0,
             spare: Vec::new(),
             dirty_bytes: 0,
         }
