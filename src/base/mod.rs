@@ -3,6 +3,7 @@
 //! Invariant: nothing here knows what a page, a tree or a file is for.
 //! Layer 0 (base).
 
+pub(crate) mod block;
 pub(crate) mod checksum;
 pub(crate) mod clock;
 pub(crate) mod codec;

@@ -4,6 +4,7 @@
 //! Layer 3 (btree).
 
 use super::merge::Change;
+use crate::base::block::Block;
 use crate::pages::frames::prefetch;
 
 /// The arena grows by chunks, so that nothing is copied when it does: from this size on, doubled up to the largest.
@@ -35,7 +36,7 @@ struct Slot {
 /// Changes in the order of their arrival.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBuffer {
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<Block>,
     slots: Vec<Slot>,
     chunk_bytes: usize,
     /// Bytes of all changes.
@@ -72,8 +73,8 @@ impl WriteBuffer {
         self.chunks.retain(|chunk| chunk.capacity() <= CHUNK_BYTES_MAX);
         self.chunks.sort_unstable_by_key(|chunk| std::cmp::Reverse(chunk.capacity()));
         self.chunks.truncate(1);
-        self.chunks.iter_mut().for_each(Vec::clear);
-        self.chunk_bytes = self.chunks.iter().map(Vec::capacity).sum();
+        self.chunks.iter_mut().for_each(Block::clear);
+        self.chunk_bytes = self.chunks.iter().map(Block::capacity).sum();
         self.slots.clear();
         self.slots.shrink_to(INDEX_DOUBLED_MAX);
         self.used_bytes = 0;
@@ -93,9 +94,9 @@ impl WriteBuffer {
 
     fn append(&mut self, key: &[u8], value: &[u8], value_len: u32) {
         let len = LENGTHS_BYTES + key.len() + value.len();
-        if self.chunks.last().is_none_or(|chunk| chunk.capacity() - chunk.len() < len) {
+        if self.chunks.last().is_none_or(|chunk| chunk.room() < len) {
             let usual = self.chunks.last().map_or(CHUNK_BYTES_MIN, |last| last.capacity() * 2);
-            let chunk = Vec::with_capacity(usual.min(CHUNK_BYTES_MAX).max(len));
+            let chunk = Block::new(usual.min(CHUNK_BYTES_MAX).max(len));
             self.chunk_bytes += chunk.capacity();
             self.chunks.push(chunk);
         }
@@ -110,17 +111,17 @@ impl WriteBuffer {
         self.used_bytes += len;
         let chunk = &mut self.chunks[last_chunk];
         let place = u64::from(number(last_chunk)) << 32 | u64::from(number(chunk.len()));
-        chunk.extend_from_slice(&number(key.len()).to_le_bytes());
-        chunk.extend_from_slice(&value_len.to_le_bytes());
-        chunk.extend_from_slice(key);
-        chunk.extend_from_slice(value);
+        chunk.append(&number(key.len()).to_le_bytes());
+        chunk.append(&value_len.to_le_bytes());
+        chunk.append(key);
+        chunk.append(value);
         self.slots.push(Slot { prefix: prefix_of(key), place });
     }
 
     /// The bytes of a change, and of what follows it in its chunk.
     fn bytes_at(&self, slot: &Slot) -> &[u8] {
         let (chunk, at) = ((slot.place >> 32) as usize, (slot.place & 0xffff_ffff) as usize);
-        &self.chunks[chunk][at..]
+        &self.chunks[chunk].as_slice()[at..]
     }
 
     fn key(&self, slot: &Slot) -> &[u8] {

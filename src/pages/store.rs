@@ -304,6 +304,11 @@ impl PageStore {
         })
     }
 
+    /// Lets the cache give memory back where others need more of the budget than it leaves them.
+    pub(crate) fn keep_budget(&self) {
+        self.frames.keep_limit();
+    }
+
     pub(super) fn frames(&self) -> &Frames {
         &self.frames
     }

@@ -98,6 +98,10 @@ impl PageWriter {
         self.buffered_bytes.fetch_add(added, Ordering::Relaxed);
         self.buffered_bytes.fetch_sub(removed, Ordering::Relaxed);
         self.count_dirty(added, removed);
+        if added > 0 {
+            // Whoever only buffers loads nothing, and so would never make the cache smaller.
+            self.store.keep_budget();
+        }
     }
 
     pub(crate) fn dirty_bytes(&self) -> usize {

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+const KEY_BYTES: usize = size_of::<u64>();
+
 const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
-const VALUE_BYTES: usize = 1000;
 
 /// Options of the task.
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,12 @@ pub(crate) struct Options {
     /// Size of the data.
     #[arg(long, default_value_t = 2048)]
     mib: u64,
+    /// Number of rows, where it is not what the size holds.
+    #[arg(long)]
+    rows: Option<u64>,
+    /// Length of each value.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(8..))]
+    value_bytes: u16,
     /// What the database may take.
     #[arg(long, default_value_t = 256)]
     budget_mib: u64,
@@ -36,7 +43,8 @@ pub(crate) struct Options {
 /// Runs the task; `false` where the budget is exceeded.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     if let Some(path) = &options.child {
-        load_and_scan(path, rows_of(options.mib), usize::try_from(options.budget_mib << 20)?)?;
+        let value_bytes = usize::from(options.value_bytes);
+        load_and_scan(path, options.rows_count(), value_bytes, usize::try_from(options.budget_mib << 20)?)?;
         println!("{}", peak_kib(&std::fs::read_to_string("/proc/self/status")?)?);
         return Ok(true);
     }
@@ -44,7 +52,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     std::fs::create_dir_all(&target)?;
     let folder = tempfile::tempdir_in(target)?;
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["memory", "--mib", &options.mib.to_string(), "--budget-mib", &options.budget_mib.to_string()])
+        .args(["memory", "--rows", &options.rows_count().to_string()])
+        .args(["--value-bytes", &options.value_bytes.to_string(), "--budget-mib", &options.budget_mib.to_string()])
         .arg("--child")
         .arg(folder.path().join("memory.cowslip"))
         .stdout(Stdio::piped())
@@ -58,16 +67,19 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let limit_mib = options.limit_mib.unwrap_or(options.budget_mib + options.slack_mib);
     let file_mib = std::fs::metadata(folder.path().join("memory.cowslip"))?.len() >> 20;
     println!(
-        "{} MiB of rows in a file of {file_mib} MiB, budget {} MiB: {:.1} MiB resident at most (limit {limit_mib})",
-        options.mib,
+        "{} rows of {} bytes in a file of {file_mib} MiB, budget {} MiB: {:.1} MiB resident at most (limit {limit_mib})",
+        options.rows_count(),
+        KEY_BYTES + usize::from(options.value_bytes),
         options.budget_mib,
         kib as f64 / 1024.0
     );
     Ok(kib <= limit_mib << 10)
 }
 
-fn rows_of(mib: u64) -> u64 {
-    mib * (1 << 20) / VALUE_BYTES as u64
+impl Options {
+    fn rows_count(&self) -> u64 {
+        self.rows.unwrap_or(self.mib * (1 << 20) / u64::from(self.value_bytes))
+    }
 }
 
 /// The key of a row. Distinct rows have distinct keys, in no order.
@@ -78,10 +90,10 @@ fn key_of(row: u64) -> u64 {
 }
 
 /// Loads all rows in one transaction, and checks by a scan that they are what was loaded.
-fn load_and_scan(path: &Path, rows: u64, budget_bytes: usize) -> Result<()> {
+fn load_and_scan(path: &Path, rows: u64, value_bytes: usize, budget_bytes: usize) -> Result<()> {
     let started = Instant::now();
     let database = Database::builder().cache_bytes_max(budget_bytes).create(path)?;
-    let mut value = [7; VALUE_BYTES];
+    let mut value = vec![7; value_bytes];
     let mut sum = 0_u64;
     database.update(|tx| {
         let mut table = tx.open_table(ROWS)?;
@@ -99,7 +111,7 @@ fn load_and_scan(path: &Path, rows: u64, budget_bytes: usize) -> Result<()> {
         for row in tx.open_table(ROWS)?.iter()? {
             let (key, value) = row?;
             let (key, value) = (key.value(), value.value());
-            if value.len() == VALUE_BYTES && value.starts_with(&key.to_le_bytes()) {
+            if value.len() == value_bytes && value.starts_with(&key.to_le_bytes()) {
                 count += 1;
                 found = found.wrapping_add(key);
             }
@@ -127,7 +139,7 @@ mod tests {
     #[test]
     fn a_small_load_is_scanned_whole() {
         let folder = tempfile::tempdir().unwrap();
-        load_and_scan(&folder.path().join("small.cowslip"), 3000, 1 << 20).unwrap();
+        load_and_scan(&folder.path().join("small.cowslip"), 3000, 1000, 1 << 20).unwrap();
     }
 
     #[test]

@@ -13,6 +13,9 @@ const STATE_BYTES: usize = size_of::<u32>() + size_of::<u64>();
 /// What a frame takes in the lists of the pool.
 const POOL_BYTES: usize = 24;
 
+/// What is given back by one call, in batches of frames.
+const SHRINK_BATCHES_MAX: usize = 64;
+
 impl Frames {
     /// The same frames, of which no more are used at a time than the account leaves room for.
     pub(crate) fn under(self, account: &Arc<Account>) -> Self {
@@ -23,6 +26,19 @@ impl Frames {
     pub(super) fn limit(&self) -> u32 {
         let cost = self.frame_bytes + STATE_BYTES + POOL_BYTES;
         u32::try_from(self.account.frames_bytes_max() / cost).map_or(self.capacity, |limit| limit.min(self.capacity))
+    }
+
+    /// Brings the frames in use down to the limit, as far as readers let go of them, and not much of it at a time: for
+    /// whoever takes memory from the frames and loads none.
+    pub(crate) fn keep_limit(&self) {
+        let limit = self.limit();
+        for _ in 0..SHRINK_BATCHES_MAX {
+            let mut pool = self.pool.lock();
+            if pool.in_use() <= limit {
+                return;
+            }
+            self.shrink(&mut pool, limit);
+        }
     }
 
     /// Brings the frames in use towards the limit: a batch, because what is evicted now is free only later.

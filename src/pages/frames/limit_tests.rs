@@ -115,3 +115,20 @@ fn readers_see_whole_pages_while_frames_come_and_go() {
         }
     });
 }
+
+#[test]
+fn frames_give_way_to_what_is_buffered_without_a_load() {
+    let (layout, count) = if cfg!(miri) { (Layout::new(512, 1, 1024).unwrap(), 200) } else { (ordinary(), 1000) };
+    let (frames, account) = frames(&layout, count * layout.node_bytes() as usize);
+    for index in 0..count as u64 - 50 {
+        visit(&frames, page(&layout, 0, index));
+    }
+    account.set_dirty(account.frames_bytes_max());
+    let limit = frames.limit() as usize;
+    for _ in 0..count {
+        frames.keep_limit();
+    }
+    let left = linked(&frames, (0..count as u64).map(|index| page(&layout, 0, index)));
+    assert!(left <= limit && frames.pool.lock().in_use() as usize <= limit, "{left} frames, {limit} allowed");
+    visit(&frames, page(&layout, 0, 3));
+}
