@@ -129,6 +129,8 @@ impl BufferedTree {
     /// The tree with all changes applied.
     pub(crate) fn into_tree(self) -> Result<TreeMut> {
         self.settle()?;
-        self.settled.into_inner().ok_or(StorageError::TransactionPoisoned)
+        let mut tree = self.settled.into_inner().ok_or(StorageError::TransactionPoisoned)?;
+        tree.release_spare();
+        Ok(tree)
     }
 }

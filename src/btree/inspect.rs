@@ -11,6 +11,7 @@ use super::node::{
 };
 use super::{branch, leaf};
 use crate::base::codec::DecodeError;
+use crate::base::error::StorageError;
 use crate::base::ids::PageId;
 use crate::pages::extent::{EXTENT_BYTES, Extent};
 use crate::pages::layout::Layout;
@@ -172,4 +173,23 @@ fn inspect_account(bytes: &[u8], live: usize) -> Check {
     } else {
         fail(format!("{live} bytes of entries and {} of garbage in a heap of {heap}", node::garbage(bytes)))
     }
+}
+
+/// Refuses a node of which entries overlap: whoever edits one where it stands would change the other.
+pub(super) fn check_disjoint(page: PageId, bytes: &[u8]) -> Result<(), StorageError> {
+    let prefix_len = node::prefix_len(bytes);
+    let place = |index| {
+        if node::kind(bytes) == KIND_BRANCH {
+            let at = branch::entry_offset(bytes, index);
+            return (at, branch::entry_bytes(&branch::entry(bytes, at), prefix_len));
+        }
+        let at = leaf::entry_offset(bytes, index);
+        (at, leaf::entry_bytes(&leaf::entry(bytes, at), prefix_len, node::is_uniform(bytes)))
+    };
+    let mut places: Vec<(usize, usize)> = (0..node::count(bytes)).map(place).collect();
+    places.sort_unstable();
+    if places.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0) {
+        return Ok(());
+    }
+    Err(StorageError::corrupted_page(page, "entries of the node overlap"))
 }

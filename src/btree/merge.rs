@@ -113,6 +113,12 @@ impl<'c, I: Iterator<Item = Change<'c>>> Merge<'_, 'c, I> {
     }
 
     fn fill_empty_tree(&mut self) -> Result<()> {
+        while let Some(Change { value: None, .. }) = self.changes.peek() {
+            self.changes.skip(1);
+        }
+        if self.changes.peek().is_none() {
+            return Ok(());
+        }
         self.pass.rebuild();
         self.pass.output.is_appending = true;
         let mut inserted = 0;
@@ -129,7 +135,7 @@ impl<'c, I: Iterator<Item = Change<'c>>> Merge<'_, 'c, I> {
     fn merge_leaf(&mut self, mut leaf: LeafAt) -> Result<()> {
         self.skip_idle_removals(&leaf)?;
         if let Some(few) = self.changes.few_below(leaf.bounds.high.as_deref()) {
-            match self.pass.output.tree.edit_leaf(&mut leaf.node.bytes, &few)? {
+            match self.pass.output.tree.edit_leaf(leaf.node.page, &mut leaf.node.bytes, &few)? {
                 Fit::Rebuild => {}
                 fit => {
                     self.changes.skip(few.len());

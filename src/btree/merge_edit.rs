@@ -5,6 +5,7 @@
 
 use super::build::Rows;
 use super::insert::{NodeKey, NodeValue};
+use super::inspect::check_disjoint;
 use super::key::inline_key_max;
 use super::leaf::{self, Row, ValueCell};
 use super::merge::Change;
@@ -12,6 +13,7 @@ use super::node::{self, HEAD_BYTES, HEADER_BYTES, SLOT_BYTES};
 use super::rebalance::FILL_PERCENT_MIN;
 use super::tree::TreeMut;
 use crate::base::error::{Result, StorageError};
+use crate::base::ids::PageId;
 use crate::pages::extent::EXTENT_BYTES;
 
 /// Up to so many changes of one leaf are tried where its rows stand, instead of packing it anew.
@@ -147,7 +149,7 @@ pub(super) fn out_of_order() -> StorageError {
 
 impl TreeMut {
     /// Applies changes to a leaf that this tree reaches no more, and that the caller puts back.
-    pub(super) fn edit_leaf(&mut self, leaf: &mut [u8], changes: &[Change<'_>]) -> Result<Fit> {
+    pub(super) fn edit_leaf(&mut self, page: PageId, leaf: &mut [u8], changes: &[Change<'_>]) -> Result<Fit> {
         let mut plan = Plan::new(self, leaf, changes)?;
         if plan.edits.is_empty() {
             return Ok(Fit::Untouched);
@@ -155,12 +157,17 @@ impl TreeMut {
         if plan.is_too_small(leaf) || plan.used_bytes > leaf.len() {
             return Ok(Fit::Rebuild);
         }
+        check_disjoint(page, leaf)?;
         if !plan.fits(leaf) {
             if node::garbage(leaf) == 0 {
                 return Ok(Fit::Rebuild);
             }
             let before = Box::<[u8]>::from(&*leaf);
             let rows = Rows::new(Rows::of(&before));
+            // Packed anew, rows that gained a longer prefix can lose that their lengths are the same.
+            if rows.leaf_bytes(0, rows.len()) > leaf.len() {
+                return Ok(Fit::Rebuild);
+            }
             rows.build(0, rows.len(), leaf, node::birth(&before));
             plan = Plan::new(self, leaf, changes)?;
             if !plan.fits(leaf) {

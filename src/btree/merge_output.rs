@@ -269,9 +269,9 @@ impl<'t> Output<'t> {
         !self.rows.is_empty() && self.rows.would_fit(row, self.tree.node_bytes())
     }
 
-    /// The key of the first row that waits for a leaf.
-    pub(super) fn first_waiting(&self) -> Result<Option<Vec<u8>>> {
-        if self.rows.is_empty() { Ok(None) } else { self.rows.row(0).key.to_vec(&*self.tree).map(Some) }
+    /// The rows that wait for a leaf.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Row<'_>> {
+        (0..self.rows.len()).map(|index| self.rows.row(index))
     }
 
     /// Until how many bytes stand by, and how many of them a node then gets.

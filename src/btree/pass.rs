@@ -67,6 +67,8 @@ pub(super) struct Pass<'t> {
     is_rebuilt: bool,
     /// What lies at or above this many units is moved below, if there is room, where the pass comes by.
     limit_units: u64,
+    /// Bytes of out-of-line values that were moved.
+    pub(super) moved_bytes: usize,
 }
 
 impl<'t> Pass<'t> {
@@ -78,6 +80,7 @@ impl<'t> Pass<'t> {
             has_begun: false,
             is_rebuilt: false,
             limit_units: u64::MAX,
+            moved_bytes: 0,
         }
     }
 
@@ -291,11 +294,12 @@ impl<'t> Pass<'t> {
 
     /// A page below the limit for a node that is not.
     fn lower_page(&mut self, page: PageId) -> Result<Option<PageId>> {
-        if page.get() < self.limit_units {
+        let writer = &self.output.tree.writer;
+        let units = writer.layout().node_units();
+        if page.get().saturating_add(u64::from(units)) <= self.limit_units {
             return Ok(None);
         }
-        let writer = &self.output.tree.writer;
-        Ok(writer.allocate_below(writer.layout().node_units(), self.limit_units)?.map(|run| run.page))
+        Ok(writer.allocate_below(units, self.limit_units)?.map(|run| run.page))
     }
 
     /// Moves what a node has out of line; says whether the node changed by that.
@@ -312,6 +316,8 @@ impl<'t> Pass<'t> {
             let extent = decode_extent(encoded, &layout)?;
             if let Some(new) = self.output.tree.writer.relocate_extent(&extent, self.limit_units)? {
                 reference.copy_from_slice(&new.encode(&layout));
+                let len = usize::try_from(new.len_bytes).unwrap_or(usize::MAX);
+                self.moved_bytes = self.moved_bytes.saturating_add(len);
                 moved = true;
             }
         }

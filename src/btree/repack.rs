@@ -6,12 +6,15 @@
 
 use super::build::Rows;
 use super::cursor::RangeCursor;
-use super::leaf;
+use super::key::decode_extent;
+use super::leaf::{self, Row, ValueCell};
 use super::node;
 use super::pass::{LeafAt, Pass};
+use super::rebalance::check_order;
 use super::tree::{PinnedPages, TreeMut};
 use crate::base::error::Result;
 use crate::base::ids::TreeRoot;
+use crate::pages::layout::Layout;
 use std::ops::Bound;
 
 /// Leaves that are only looked at cost a fraction of those that are built anew.
@@ -26,6 +29,8 @@ pub(crate) struct Repacked {
     pub(crate) work_bytes: usize,
     /// Rows of the leaves that were visited.
     pub(crate) rows: u64,
+    /// Units that out-of-line runs lack to the powers of two in which space is kept.
+    pub(crate) waste_units: u64,
 }
 
 impl TreeMut {
@@ -35,16 +40,20 @@ impl TreeMut {
     ///
     /// After an error the tree may be half changed: the transaction must be aborted.
     pub(crate) fn repack(&mut self, from: &[u8], limit_units: u64, work_bytes_max: usize) -> Result<Repacked> {
-        let mut done = Repacked { next_key: None, work_bytes: 0, rows: 0 };
+        let mut done = Repacked { next_key: None, work_bytes: 0, rows: 0, waste_units: 0 };
         let (before, node_bytes) = (self.root, self.node_bytes());
         if before.height == 0 {
             return Ok(done);
         }
+        let layout = *self.writer.layout();
         let mut pass = Pass::moving_below(self, limit_units);
         let mut key = from.to_vec();
         loop {
             let at = pass.seek(&key)?;
             done.rows += node::count(&at.node.bytes) as u64;
+            for row in Rows::of(&at.node.bytes) {
+                done.waste_units += waste_units(&row, &layout)?;
+            }
             let takes_first = pass.output.takes(&leaf::row(&at.node.bytes, 0));
             let high = at.bounds.high.clone();
             if takes_first || takes_next(pass.output.tree, &before, &at)? {
@@ -55,21 +64,38 @@ impl TreeMut {
             } else {
                 done.work_bytes += node_bytes / if at.node.page.get() < limit_units { LOOK_SHARE } else { 1 };
                 pass.keep(at, false)?;
+                done.work_bytes = done.work_bytes.saturating_add(std::mem::take(&mut pass.moved_bytes));
             }
             let Some(high) = high else { break };
             key = high;
             if done.work_bytes >= work_bytes_max {
                 // The last leaf is not full yet: the next part begins with its rows, unless this one did.
-                let next = pass.output.first_waiting()?.unwrap_or_else(|| key.clone());
+                let first = pass.output.waiting().next().map(|row| row.key.to_vec(&*pass.output.tree)).transpose()?;
+                let next = first.unwrap_or_else(|| key.clone());
                 if &next[..] > from {
+                    for row in pass.output.waiting() {
+                        done.rows -= 1;
+                        done.waste_units -= waste_units(&row, &layout)?;
+                    }
                     done.next_key = Some(next);
                     break;
                 }
             }
         }
-        pass.finish()?;
+        pass.finish()?.release_spare();
         Ok(done)
     }
+}
+
+/// Units that the runs of a row lack to powers of two.
+fn waste_units(row: &Row<'_>, layout: &Layout) -> Result<u64> {
+    let value = if let ValueCell::Extent(encoded) = row.value { Some(encoded) } else { None };
+    let mut waste = 0;
+    for encoded in row.key.rest.into_iter().chain(value) {
+        let head = decode_extent(encoded, layout)?.head_run(layout);
+        waste += head.map_or(0, |run| u64::from(run.units.next_power_of_two() - run.units));
+    }
+    Ok(waste)
 }
 
 /// Whether the first row behind a leaf has room in it.
@@ -81,8 +107,10 @@ fn takes_next(tree: &TreeMut, before: &TreeRoot, at: &LeafAt) -> Result<bool> {
     let pages = PinnedPages { store, pin: tree.writer.base(), epoch: &epoch };
     let mut behind = RangeCursor::new(pages, before, Bound::Included(high), Bound::Unbounded)?;
     let Some(next) = behind.next()? else { return Ok(false) };
-    let mut rows = Rows::of(&at.node.bytes);
-    rows.push(leaf::row(next.leaf, next.index));
+    let (mut rows, next) = (Rows::of(&at.node.bytes), leaf::row(next.leaf, next.index));
+    // A damaged tree can name a leaf twice.
+    check_order(at.node.page, rows.last().map(|last| last.key), Some(next.key))?;
+    rows.push(next);
     let rows = Rows::new(rows);
     Ok(rows.leaf_bytes(0, rows.len()) <= at.node.bytes.len())
 }

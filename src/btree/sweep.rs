@@ -5,6 +5,7 @@
 
 use super::build::Rows;
 use super::cursor::{Found, successor};
+use super::inspect::check_disjoint;
 use super::leaf;
 use super::merge_edit::LEAF_EDITS_MAX;
 use super::node;
@@ -147,6 +148,7 @@ impl<'t> Sweep<'t> {
         if left * 100 < bytes.len() * FILL_PERCENT_MIN || removed.len() == node::count(bytes) {
             return Ok(false);
         }
+        check_disjoint(at.node.page, &at.node.bytes)?;
         self.free_rows(at, removed)?;
         for index in removed.iter().rev() {
             leaf::remove(&mut at.node.bytes, *index);

@@ -7,6 +7,7 @@ mod buffered;
 mod damage;
 mod edit;
 mod fixture;
+mod hostile;
 mod merge;
 mod model;
 mod range;

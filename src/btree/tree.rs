@@ -4,7 +4,7 @@
 //! Layer 3 (btree).
 
 use super::insert::Way;
-use super::inspect::inspect;
+use super::inspect::{check_disjoint, inspect};
 use super::key::{Extents, decode_extent};
 use super::search::{Narrow, Pointer, Step, descend};
 use super::walk::{Visit, walk};
@@ -254,6 +254,11 @@ impl TreeMut {
         self.dirty.get(&page).expect("the node is on the dirty path")
     }
 
+    /// Gives up the memory of nodes that were written.
+    pub(super) fn release_spare(&mut self) {
+        self.spare = Vec::new();
+    }
+
     /// Memory for a node, all zero.
     pub(super) fn blank_node(&mut self) -> Box<[u8]> {
         match self.spare.pop() {
@@ -277,6 +282,7 @@ impl TreeMut {
     /// Makes a dirty copy of a written node and frees the original.
     pub(super) fn copy_node(&mut self, page: PageId, expected: Expected, level: u8) -> Result<PageId> {
         let original = (&*self).node(page, expected, level)?;
+        check_disjoint(page, &original)?;
         let (birth, mut copy) = (node::birth(&original), Box::<[u8]>::from(&*original));
         drop(original);
         let new = self.writer.allocate(self.writer.layout().node_units())?.page;

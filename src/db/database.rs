@@ -178,7 +178,8 @@ impl Database {
     /// Packs every table full, moves what lies high in the file to free places below, and cuts the file to what is left;
     /// says whether anything changed. A second call changes nothing.
     ///
-    /// It works in steps, each a transaction of its own, while others read, and write between the steps. Versions that
+    /// It works in steps, each a transaction of its own, while others read, and write between the steps. As other writers
+    /// do, it waits for a write transaction that runs; a thread that holds one itself would wait for ever. Versions that
     /// are being read stay in the file where they are until the last reader of them ends; the space that they take is
     /// given back by a later call, or when the database is closed. Compacting needs some free space: the file may become
     /// a few dozen MiB longer meanwhile.

@@ -3,6 +3,8 @@
 //! Invariant: whatever a file holds, the answer is an error or data; never a panic, and never memory without bound.
 //! Layer 8 (db).
 
+mod bulk;
+
 use super::builder::Builder;
 use super::database::Database;
 use crate::base::checksum;

@@ -8,13 +8,14 @@ use super::range::{Row, as_slices, guards};
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::btree::cursor::RangeCursor;
+use crate::btree::leaf;
 use crate::btree::sweep::Sweep;
 use crate::btree::tree::TreeMut;
 use crate::txn::write::WriteTransaction;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 
 /// Rows that are removed while they are iterated; see [`Table::extract_if`](crate::Table::extract_if).
 ///
@@ -122,6 +123,10 @@ where
         loop {
             let Way::Direct(tree) = &mut self.way else { return Ok(None) };
             let Some((key, picked)) = look(tree, &self.bounds, forward, &mut self.predicate)? else { return Ok(None) };
+            // Where keys are out of order the same row could be met again and again.
+            if !RangeBounds::<[u8]>::contains(&as_slices(&self.bounds), &key[..]) {
+                return Err(StorageError::corrupted("the keys of a table are out of order"));
+            }
             if picked.is_some() {
                 tree.remove(&key)?;
                 tree.spill_if_over_budget()?;
@@ -144,7 +149,7 @@ fn look<K: Key + 'static, V: Value + 'static>(
     let (start, end) = as_slices(bounds);
     let mut cursor = RangeCursor::new(tree, tree.root(), start, end)?;
     let Some(found) = (if forward { cursor.next() } else { cursor.previous() })? else { return Ok(None) };
-    let key_bytes = found.key_and_value()?.0.as_slice().to_vec();
+    let key_bytes = leaf::row(found.leaf, found.index).key.to_vec(&tree)?;
     let (key, value) = guards::<_, K, V>(&found)?;
     let is_picked = predicate(key.value(), value.value());
     Ok(Some((key_bytes, is_picked.then(|| (key.into_owned(), value.into_owned())))))

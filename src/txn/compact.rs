@@ -28,12 +28,13 @@ const ROUNDS_WITHOUT_GAIN_MAX: u32 = 4;
 
 /// How far compaction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CompactionProgress {
     /// Which time the tables are gone through: the first packs, and the others move pages that lie too high.
     pub round: u32,
     /// Rows of all tables that this round has come by.
     pub rows_done: u64,
-    /// Rows of all tables when the round began.
+    /// Rows of all tables when the round began; others may add some meanwhile.
     pub rows_total: u64,
     /// Length of the file.
     pub file_bytes: u64,
@@ -56,6 +57,10 @@ struct Compaction<'c> {
     step_bytes: usize,
     /// The file may become this long while pages are copied, and no longer.
     end_units_max: u64,
+    /// The end of what was allocated after the last step.
+    end_units: u64,
+    /// What runs of other lengths than powers of two leave beside them in the blocks that they are cut from.
+    waste_units: u64,
     is_changed: bool,
 }
 
@@ -68,11 +73,14 @@ impl Core {
         let end_units_max = self.store.end_units() + 2 * step_units;
         let step_bytes =
             usize::try_from(step_units * u64::from(self.store.layout().unit_bytes())).unwrap_or(usize::MAX);
-        let mut compaction = Compaction { core: self, report, progress, step_bytes, end_units_max, is_changed: false };
+        let (end_units, waste_units, is_changed) = (u64::MAX, 0, false);
+        let mut compaction =
+            Compaction { core: self, report, progress, step_bytes, end_units_max, end_units, waste_units, is_changed };
         let outcome = compaction.run();
         // Whatever came of the rounds, the space that they freed is given back.
-        compaction.cut()?;
-        outcome.map(|()| compaction.is_changed)
+        let cut = compaction.cut();
+        outcome?;
+        cut.map(|()| compaction.is_changed)
     }
 }
 
@@ -116,8 +124,10 @@ impl Compaction<'_> {
     /// Compacts a part of the tables in one transaction and returns where the next part begins.
     fn step(&mut self, from: &Place, limit_units: u64) -> Result<Option<Place>, CompactionError> {
         let transaction = WriteTransaction::begin(self.core.take_turn()?)?;
-        let older = self.core.pins.held().len() - 1;
-        if older > 0 && self.ends()?.0 > self.end_units_max {
+        let (older, end) = (self.core.pins.held().len() - 1, self.ends()?.0);
+        // What others added between two steps is not due to this.
+        self.end_units_max += end.saturating_sub(self.end_units);
+        if older > 0 && end > self.end_units_max {
             return Err(CompactionError::Pinned { versions: older });
         }
         let parts = transaction.parts();
@@ -128,22 +138,29 @@ impl Compaction<'_> {
                 roots.repack(limit_units)?;
             }
             let tables = roots.list()?;
-            self.progress.rows_total = tables.iter().map(|(_, record)| record.root.rows).sum();
+            if from.table.is_empty() {
+                let rows = tables.iter().map(|(_, record)| record.root.rows);
+                self.progress.rows_total = rows.fold(0, u64::saturating_add);
+            }
             drop(roots);
             let mut work_bytes = 0;
             for (name, record) in tables {
                 if name.as_bytes() < from.table.as_bytes() {
                     continue;
                 }
-                if work_bytes >= self.step_bytes {
+                if work_bytes >= self.step_bytes || parts.bracket.writer.exceeds_budget() {
                     next = Some(Place { table: name, key: Vec::new() });
                     break;
                 }
                 let key = if name == from.table { &from.key[..] } else { &[] };
                 let mut tree = TreeMut::new(Arc::clone(&parts.bracket.writer), record.root);
-                let done =
-                    tree.repack(key, limit_units, self.step_bytes - work_bytes).map_err(|e| e.in_table(&name))?;
-                work_bytes += done.work_bytes;
+                let done = tree
+                    .repack(key, limit_units, self.step_bytes.saturating_sub(work_bytes))
+                    .map_err(|e| e.in_table(&name))?;
+                work_bytes = work_bytes.saturating_add(done.work_bytes);
+                if limit_units == u64::MAX {
+                    self.waste_units += done.waste_units;
+                }
                 self.progress.rows_done += done.rows;
                 if tree.is_changed() {
                     parts.tables.lock().insert(name.clone(), Staged::Closed(Box::new((record, tree))));
@@ -157,6 +174,7 @@ impl Compaction<'_> {
         })?;
         let before = self.core.pins.published().id;
         self.is_changed |= transaction.commit()? != before;
+        self.end_units = self.ends()?.0;
         Ok(next)
     }
 
@@ -164,23 +182,25 @@ impl Compaction<'_> {
     fn ends(&self) -> Result<(u64, u64)> {
         let mut space = self.core.space.lock();
         let end = space.highest_allocated_end(&*self.core.store)?;
-        Ok((end, packed_end(self.core.store.layout(), space.count_allocated())))
+        Ok((end, packed_end(self.core.store.layout(), space.count_allocated() + self.waste_units)))
     }
 
     /// Cuts the free tail. The older slot must name nothing up there any more, so it may take a commit to let go of it.
     fn cut(&mut self) -> Result<(), CompactionError> {
-        let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
-        let (end, _) = self.ends()?;
-        let (reach, other_reach) = {
-            let durable = self.core.durable.lock();
-            (durable.slot.reach_units, durable.other_reach_units)
-        };
-        if other_reach > end.max(reach) {
+        loop {
+            let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
+            let (end, _) = self.ends()?;
+            let (reach, other_reach) = {
+                let durable = self.core.durable.lock();
+                (durable.slot.reach_units, durable.other_reach_units)
+            };
+            // What the last commit itself put high, such as its region table, takes another one.
+            if other_reach <= end.max(reach) {
+                break;
+            }
             transaction.commit_unchanged = true;
             transaction.commit()?;
             self.is_changed = true;
-        } else {
-            drop(transaction);
         }
         let _turn = self.core.take_turn()?;
         let before = self.core.store.end_units();

@@ -2,9 +2,9 @@
 //!
 //! Invariant: compacting changes no answer, and a second time it changes nothing at all.
 
-use crate::fixture::{Model, ROWS, SharedBytes, assert_sound, rows, set, tiny, unset, value};
+use crate::fixture::{Model, ROWS, Random, SharedBytes, assert_sound, rows, set, tiny, unset, value};
 use cowslip::sim::{CrashPlan, Fault, SimDisk};
-use cowslip::{Builder, CompactionError, Database, Error, TableDefinition};
+use cowslip::{Builder, CompactionError, Database, Error, StorageError, TableDefinition};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -329,6 +329,133 @@ fn a_compaction_in_which_any_operation_fails_loses_nothing() {
         }
     }
     assert!(failed > 100, "{failed} operations failed");
+}
+
+#[test]
+fn the_first_failure_of_a_compaction_is_the_one_that_is_told() {
+    let disk = SimDisk::new();
+    let db = tiny().create_with_storage(disk.clone()).unwrap();
+    holey(&db, &mut Model::new(), 200);
+    db.close().unwrap();
+    let image = disk.image();
+    let mut failed = 0;
+    for operation in 1.. {
+        let disk = SimDisk::from_bytes(&image);
+        let db = tiny().open_with_storage(disk.clone()).unwrap();
+        disk.inject(Fault::FailOperation { operation, kind: ErrorKind::Other });
+        let outcome = db.compact();
+        let is_over = disk.next_operation() <= operation;
+        if let Err(error) = outcome {
+            failed += 1;
+            let storage = error.storage_error().unwrap();
+            assert!(!matches!(storage, StorageError::Poisoned), "{operation}: {error}");
+        }
+        if is_over {
+            break;
+        }
+    }
+    assert!(failed > 50, "{failed}");
+}
+
+#[test]
+fn progress_stays_within_its_total() {
+    let db = tiny().create_with_storage(SharedBytes::default()).unwrap();
+    holey(&db, &mut Model::new(), 2000);
+    let mut totals = std::collections::BTreeSet::new();
+    db.compact_with(|progress| {
+        assert!(progress.rows_done <= progress.rows_total, "{progress:?}");
+        totals.insert(progress.rows_total);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(totals.len(), 1);
+}
+
+#[test]
+fn values_of_awkward_lengths_move_down_too_in_bounded_steps() {
+    let bytes = SharedBytes::default();
+    let db = Builder::new().cache_bytes_max(16 << 20).create_with_storage(bytes.clone()).unwrap();
+    let junk: TableDefinition<u64, &[u8]> = TableDefinition::new("junk");
+    for table in [junk, ROWS] {
+        for part in 0..2_u64 {
+            db.update(|tx| {
+                let mut table = tx.open_table(table)?;
+                (0..500).try_for_each(|key| table.put(part * 1000 + key, &value(key, part, 100_000)[..]))?;
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+        }
+    }
+    db.update(|tx| Ok::<_, Error>(tx.delete_table(junk)?)).unwrap();
+    let mut written = bytes.written_bytes.load(Ordering::Relaxed);
+    db.compact_with(|_| {
+        let now = bytes.written_bytes.load(Ordering::Relaxed);
+        assert!(now - written < 80 << 20, "a step wrote {} MiB", (now - written) >> 20);
+        written = now;
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    // 25 units stand in blocks of 32.
+    assert!(file_len(&bytes) < 1000 * 100_000 * 14 / 10, "{} MiB are left", file_len(&bytes) >> 20);
+    assert!(!db.compact().unwrap());
+    assert_sound(&db);
+}
+
+/// A database of several tables after a random history.
+fn random_history(builder: &Builder, bytes: &SharedBytes, seed: u64, scale: u64, lens: &[u64]) -> Database {
+    let mut random = Random::new(seed);
+    let db = builder.create_with_storage(bytes.clone()).unwrap();
+    let names: Vec<String> = (0..1 + random.below(12)).map(|number| format!("t{number}")).collect();
+    for name in (0..1 + random.below(5)).flat_map(|_| &names) {
+        let table: TableDefinition<u64, &[u8]> = TableDefinition::new(name);
+        let (from, count, step) = (random.below(scale), random.below(scale), 1 + random.below(5));
+        let len = lens[usize::try_from(random.below(lens.len() as u64)).unwrap()];
+        let (modulus, kind) = (1 + random.below(6), random.below(4));
+        db.update(|tx| {
+            let mut table = tx.open_table(table)?;
+            for key in 0..count / (1 + len / 300) {
+                let len = usize::try_from(random.below(len + 1)).unwrap();
+                table.put(from + key * step, &value(key, 1, len)[..])?;
+            }
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+        db.update(|tx| {
+            let mut table = tx.open_table(table)?;
+            match kind {
+                0 => drop(table.retain(|key, _| key.is_multiple_of(modulus))?),
+                1 => drop(table.remove_range(from..from + count / 2)?),
+                2 => (0..count / 3).try_for_each(|_| table.pop_first().map(drop))?,
+                _ => {}
+            }
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    }
+    db
+}
+
+#[test]
+fn a_second_compaction_changes_nothing_whatever_came_before() {
+    let ordinary = Builder::new().cache_bytes_max(8 << 20);
+    let shapes: [(&Builder, u64, &[u64], u64); 2] =
+        [(&tiny(), 600, &[1, 40, 100, 900, 6000], 80), (&ordinary, 9000, &[1, 40, 100, 900, 20_000, 100_000], 12)];
+    for (builder, scale, lens, seeds) in shapes {
+        for seed in 0..seeds {
+            let bytes = SharedBytes::default();
+            let db = random_history(builder, &bytes, seed, scale, lens);
+            let mut reports = 0;
+            db.compact_with(|_| {
+                reports += 1;
+                assert!(reports < 20_000, "seed {seed}: compaction goes on for ever");
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            assert_sound(&db);
+            let len = file_len(&bytes);
+            assert!(!db.compact().unwrap(), "scale {scale}, seed {seed}: {len} bytes, then {}", file_len(&bytes));
+        }
+    }
 }
 
 #[test]

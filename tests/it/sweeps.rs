@@ -401,6 +401,20 @@ fn pitfall_25_values_of_any_length_reach_the_last_byte_of_the_largest_leaves() {
 }
 
 #[test]
+fn removals_from_an_empty_table_write_nothing() {
+    let db = Builder::new().in_memory().unwrap();
+    db.update(|tx| tx.open_table(ROWS).map(drop).map_err(Error::from)).unwrap();
+    let before = db.begin_read().unwrap().id();
+    for count in [1_u64, 16, 17, 500] {
+        let tx = db.begin_write().unwrap();
+        let mut table = tx.open_table(ROWS).unwrap();
+        (0..count).for_each(|key| table.delete(key).unwrap());
+        drop(table);
+        assert_eq!(tx.commit().unwrap(), before, "{count} removals");
+    }
+}
+
+#[test]
 fn pitfall_19_an_extraction_yields_one_error_and_nothing_after_it_in_both_directions() {
     let mut failed = 0;
     for (from_back, read) in [false, true].into_iter().flat_map(|from_back| (1..40).map(move |read| (from_back, read)))
