@@ -77,10 +77,9 @@ impl Core {
         let mut compaction =
             Compaction { core: self, report, progress, step_bytes, end_units_max, end_units, waste_units, is_changed };
         let outcome = compaction.run();
-        // Whatever came of the rounds, the space that they freed is given back.
+        // Whatever came of the rounds, the space that they freed is given back. The first failure is the one that tells.
         let cut = compaction.cut();
-        outcome?;
-        cut.map(|()| compaction.is_changed)
+        outcome.and(cut).map(|()| compaction.is_changed)
     }
 }
 
@@ -98,8 +97,11 @@ impl Compaction<'_> {
                 return Ok(());
             }
             let before = self.core.pins.published().id;
-            // Where nothing moves, what is left up there is pinned or finds no place.
-            if self.round(target)?.is_break() || self.core.pins.published().id == before {
+            if self.round(target)?.is_break() {
+                return Ok(());
+            }
+            // Where nothing moves, what is left up there is pinned or finds no place, unless the region table has it.
+            if self.core.pins.published().id == before && !self.let_go()? {
                 return Ok(());
             }
         }
@@ -185,28 +187,37 @@ impl Compaction<'_> {
         Ok((end, packed_end(self.core.store.layout(), space.count_allocated() + self.waste_units)))
     }
 
-    /// Cuts the free tail. The older slot must name nothing up there any more, so it may take a commit to let go of it.
+    /// Cuts the free tail. The older slot must name nothing up there any more, so it may take commits to let go of it.
     fn cut(&mut self) -> Result<(), CompactionError> {
-        loop {
-            let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
-            let (end, _) = self.ends()?;
-            let (reach, other_reach) = {
-                let durable = self.core.durable.lock();
-                (durable.slot.reach_units, durable.other_reach_units)
-            };
-            // What the last commit itself put high, such as its region table, takes another one.
-            if other_reach <= end.max(reach) {
-                break;
-            }
-            transaction.commit_unchanged = true;
-            transaction.commit()?;
-            self.is_changed = true;
-        }
+        while self.let_go()? {}
         let _turn = self.core.take_turn()?;
         let before = self.core.store.end_units();
         self.core.cut_tail(&mut self.core.durable.lock())?;
         self.is_changed |= self.core.store.end_units() < before;
         Ok(())
+    }
+
+    /// Commits without changes where the file can be cut lower then; says whether it did. Each time it ends lower, so
+    /// that an end is reached from which a further call finds nothing to do.
+    fn let_go(&mut self) -> Result<bool, CompactionError> {
+        let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
+        let (end, _) = self.ends()?;
+        let (reach, other_reach) = {
+            let durable = self.core.durable.lock();
+            (durable.slot.reach_units, durable.other_reach_units)
+        };
+        if other_reach <= end.max(reach) {
+            return Ok(false);
+        }
+        // The commit writes a region table: one that ended as high as what is let go of would gain nothing.
+        let writer = &transaction.parts().bracket.writer;
+        let table_units = self.core.space.lock().table_units();
+        let Some(place) = writer.allocate_below(table_units, other_reach - 1)? else { return Ok(false) };
+        writer.free(place, writer.birth())?;
+        transaction.commit_unchanged = true;
+        transaction.commit()?;
+        self.is_changed = true;
+        Ok(true)
     }
 }
 
