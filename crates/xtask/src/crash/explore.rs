@@ -34,6 +34,8 @@ struct Known {
 pub(super) struct Ledger {
     known: HashMap<u64, Known>,
     pub(super) kinds: BTreeMap<&'static str, u64>,
+    /// Distinct images by workload.
+    pub(super) workloads: BTreeMap<&'static str, usize>,
     /// Images whose bytes had come up before; they were judged by the states allowed at their place.
     pub(super) repeated: u64,
     pub(super) histories: u64,

@@ -2,6 +2,8 @@
 //! that what is found afterwards is exactly one commit, at or after the last acknowledged one.
 
 mod audit;
+mod bulk;
+mod compact;
 mod examine;
 mod explore;
 mod mortal;
@@ -57,6 +59,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         println!("{kind:<14} {count:>8}");
     }
     println!("{:<14} {:>8}", "(repeated)", ledger.repeated);
+    for (workload, count) in &ledger.workloads {
+        println!("workload {workload:<14} {count:>8}");
+    }
     let violations = ledger.violations.len() as u64 + ledger.violations_dropped;
     println!("{} distinct images, {violations} violations", ledger.distinct());
     Ok(violations == 0)
@@ -72,7 +77,9 @@ fn examine_all(options: &Options) -> Ledger {
     for round in 0.. {
         let before = ledger.distinct();
         for index in &scripts {
-            examine_script(&mut ledger, &script::script(*index, options.seed + round), share);
+            let (script, known) = (script::script(*index, options.seed + round), ledger.distinct());
+            examine_script(&mut ledger, &script, share);
+            *ledger.workloads.entry(script.name).or_default() += ledger.distinct() - known;
             if ledger.distinct() >= options.images || ledger.violations_dropped > 1000 {
                 return ledger;
             }
@@ -190,6 +197,9 @@ mod tests {
         ];
         for kind in kinds {
             assert!(ledger.kinds.get(kind).is_some_and(|count| *count > 0), "no image of kind {kind}");
+        }
+        for workload in script::names() {
+            assert!(ledger.workloads.get(workload).is_some_and(|count| *count > 0), "no image of {workload}");
         }
     }
 

@@ -14,19 +14,19 @@ const STEPS_AFTER: usize = 4;
 /// A byte of the fields of block 0 that never change.
 const FORMAT_FIELD_OFFSET: u64 = 30;
 
-type Failure = Box<dyn std::error::Error>;
+pub(super) type Failure = Box<dyn std::error::Error>;
 
-struct Recorder<'s> {
+pub(super) struct Recorder<'s> {
     script: &'s Script,
-    timeline: Timeline,
+    pub(super) timeline: Timeline,
     db: Option<Database>,
-    readers: Vec<(ReadTransaction, State)>,
+    pub(super) readers: Vec<(ReadTransaction, State)>,
     /// The state that the next transaction builds on.
-    current: State,
+    pub(super) current: State,
     /// The disturbance has come.
     disturbed: bool,
     /// Commits since the beginning or the disturbance.
-    commits_undisturbed: u32,
+    pub(super) commits_undisturbed: u32,
 }
 
 /// Runs the workload; an error is a violation.
@@ -57,7 +57,7 @@ pub(super) fn record(script: &Script, disturbance: Disturbance) -> Result<Timeli
 }
 
 impl Recorder<'_> {
-    fn next(&self) -> u64 {
+    pub(super) fn next(&self) -> u64 {
         self.timeline.disk.next_operation()
     }
 
@@ -225,6 +225,7 @@ impl Recorder<'_> {
                 }
                 Ok(())
             }
+            Step::Compact { steps_max } => self.compact(*steps_max),
             Step::Close => self.close(),
             Step::Kill => {
                 self.die();
@@ -241,7 +242,7 @@ impl Recorder<'_> {
         }
     }
 
-    fn database(&self) -> Result<&Database, Failure> {
+    pub(super) fn database(&self) -> Result<&Database, Failure> {
         self.db.as_ref().ok_or_else(|| "the database is not open".into())
     }
 

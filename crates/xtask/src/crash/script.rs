@@ -1,5 +1,6 @@
 //! The workloads: scripts that each provoke one part of the protocol, and random ones.
 
+use super::bulk::{Bulk, Burst, any_bulk};
 use super::state::Change;
 use crate::random::Random;
 use cowslip::{Builder, Clock};
@@ -13,6 +14,10 @@ pub(super) enum Step {
     Pin,
     /// Ends the oldest snapshot.
     Unpin,
+    /// Compacts, and ends it after so many steps.
+    Compact {
+        steps_max: usize,
+    },
     /// Closes and opens again.
     Close,
     /// The process dies without closing, and the next one opens the database.
@@ -75,6 +80,9 @@ const SCRIPTS: &[(&str, Setup, Steps)] = &[
     ("aborts", Setup { geometry: Some((512, 512, 32)), cache_bytes_max: 8 << 10 }, aborts),
     ("repair", Setup { geometry: Some((512, 1024, 64)), cache_bytes_max: 1 << 20 }, repair),
     ("ordinary", Setup { geometry: None, cache_bytes_max: 64 << 10 }, ordinary),
+    ("compact", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 16 << 10 }, compact),
+    ("compact-random", Setup { geometry: Some((512, 1024, 128)), cache_bytes_max: 8 << 10 }, compact_random),
+    ("bursts", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 4 << 10 }, bursts),
     ("random", Setup::TINY, random),
     ("random-units", Setup { geometry: Some((4096, 4096, 64)), cache_bytes_max: 64 << 10 }, random),
     ("random-spill", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 4 << 10 }, random),
@@ -252,6 +260,103 @@ fn repair(random: &mut Random) -> Vec<Step> {
     ]
 }
 
+/// Compaction that nobody ends early.
+const COMPACT: Step = Step::Compact { steps_max: usize::MAX };
+
+fn many(table: u32, bulk: Bulk) -> Change {
+    Change::Many { table, bulk }
+}
+
+/// Rows of all sizes in three tables: inside of leaves, in single runs and in lists of runs.
+fn all_sizes(random: &mut Random) -> Vec<Change> {
+    let mut changes = fill(random, 0, 0..60, 120);
+    changes.extend(puts(random, 20, 3, 90, 400));
+    changes.extend(fill(random, 1, 100..105, 3_000));
+    changes.extend(fill(random, 2, 50..52, 20_000));
+    changes
+}
+
+/// Makes holes of all kinds and compacts: with and without readers, broken off, twice, and by several processes.
+fn compact(random: &mut Random) -> Vec<Step> {
+    let multiple = 2 + random.below(2);
+    let mut steps = vec![
+        Step::Commit(all_sizes(random)),
+        Step::Commit(fill(random, 3, 0..20, 90)),
+        Step::Commit(vec![Change::Thin { table: 0, multiple }, Change::Delete { table: 3 }]),
+        COMPACT,
+        COMPACT,
+        Step::Commit(puts(random, 20, 3, 90, 200)),
+        Step::Pin,
+        Step::Commit(vec![many(0, Bulk::Retain { multiple: 2 }), many(1, Bulk::RemoveRange { keys: 0..103 })]),
+        COMPACT,
+        Step::Pin,
+        Step::Commit(puts(random, 10, 3, 90, 200)),
+        Step::Compact { steps_max: 1 + random.below(4) },
+        Step::Unpin,
+        Step::Unpin,
+        COMPACT,
+        Step::Close,
+        Step::Commit(fill(random, 4, 0..3, 9_000)),
+        Step::Commit(vec![Change::Thin { table: 1, multiple: 2 }, Change::Delete { table: 4 }]),
+        Step::Compact { steps_max: 1 + random.below(6) },
+        Step::Kill,
+        COMPACT,
+        Step::Commit(vec![many(2, Bulk::Pop { first: true, count: 5 })]),
+    ];
+    if random.below(2) == 0 {
+        steps.push(Step::Decay);
+    }
+    steps.extend([COMPACT, Step::Close]);
+    steps
+}
+
+/// Compaction between random transactions.
+fn compact_random(random: &mut Random) -> Vec<Step> {
+    let mut steps = vec![Step::Commit(all_sizes(random))];
+    for _ in 0..6 {
+        let table = random.below_small(3);
+        steps.push(Step::Commit(match random.below(4) {
+            0 => puts(random, 15, 3, 90, 900),
+            1 => vec![Change::Delete { table }],
+            2 => vec![Change::Thin { table, multiple: 1 + random.below(3) }],
+            _ => vec![many(table, any_bulk(random, 90, 150))],
+        }));
+        match random.below(6) {
+            0 => steps.push(Step::Pin),
+            1 => steps.push(Step::Unpin),
+            2 => steps.push(Step::Kill),
+            3 => steps.push(Step::Close),
+            _ => {}
+        }
+        steps.push(if random.below(3) == 0 { Step::Compact { steps_max: 1 + random.below(9) } } else { COMPACT });
+    }
+    steps.push(Step::Close);
+    steps
+}
+
+/// Buffered changes of more than the cache holds, which are merged and written early, and passes over the leaves.
+fn bursts(random: &mut Random) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for round in 0..5 {
+        let (keys, is_ascending) = (60 + random.below_small(150), round % 2 == 0);
+        let burst = |random: &mut Random, count| {
+            let burst = Burst { keys, count, len_max: 150, is_ascending, fill: random.next() };
+            many(random.below_small(2), Bulk::Burst(burst))
+        };
+        steps.push(Step::Commit(vec![burst(random, 150), many(0, any_bulk(random, keys, 150)), burst(random, 30)]));
+        let (table, bulk) = (random.below_small(2), any_bulk(random, keys, 900));
+        match round {
+            0 => steps.push(Step::Abort(vec![burst(random, 120), many(table, bulk)])),
+            1 => steps.extend([Step::Pin, Step::Commit(vec![many(table, bulk)])]),
+            2 => steps.extend([Step::Commit(vec![many(table, bulk)]), Step::Close]),
+            3 => steps.extend([Step::Unpin, Step::Kill, Step::Commit(vec![many(table, bulk)])]),
+            _ => steps.push(Step::Abort(vec![many(table, bulk), burst(random, 100)])),
+        }
+    }
+    steps.push(Step::Close);
+    steps
+}
+
 fn ordinary(random: &mut Random) -> Vec<Step> {
     vec![
         Step::Commit(puts(random, 8, 2, 60, 500)),
@@ -273,21 +378,24 @@ fn random(random: &mut Random) -> Vec<Step> {
     for _ in 0..8 + random.below(8) {
         let mut changes = Vec::new();
         for _ in 0..=random.below(most) {
-            changes.push(match random.below_wide(20) {
+            changes.push(match random.below_wide(22) {
                 0 => Change::Delete { table: random.below_small(tables) },
                 1 => Change::Rename { table: random.below_small(tables), to: random.below_small(tables + 2) },
                 2 => Change::Thin { table: random.below_small(tables), multiple: 1 + random.below(4) },
                 3..=6 => Change::Remove { table: random.below_small(tables), key: random.below_small(keys) },
+                7 | 8 => many(random.below_small(tables), any_bulk(random, keys, len_max)),
                 _ => put(random, tables, keys, len_max),
             });
         }
-        steps.push(match random.below_wide(16) {
+        steps.push(match random.below_wide(18) {
             0 => Step::Close,
             1 => Step::Kill,
             2 | 3 => Step::Pin,
             4 => Step::Unpin,
             5 | 6 => Step::Abort(changes),
             7 if random.below_wide(3) == 0 => Step::Decay,
+            8 => COMPACT,
+            9 => Step::Compact { steps_max: 1 + random.below(6) },
             _ => Step::Commit(changes),
         });
     }

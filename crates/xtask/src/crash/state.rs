@@ -1,5 +1,6 @@
 //! The whole logical state of a database, as the harness keeps it and as it is read back.
 
+use super::bulk::Bulk;
 use crate::random::Random;
 use cowslip::{Database, Error, ReadTransaction, TableDefinition, TableHandle, WriteTransaction};
 use std::collections::BTreeMap;
@@ -38,18 +39,22 @@ pub(super) enum Change {
         table: u32,
         to: u32,
     },
+    Many {
+        table: u32,
+        bulk: Bulk,
+    },
 }
 
-fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+pub(super) fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
     TableDefinition::new(name)
 }
 
-fn table_name(table: u32) -> String {
+pub(super) fn table_name(table: u32) -> String {
     format!("table-{table}")
 }
 
 /// Keys of several lengths; some are too long to be stored inline in a small node.
-fn key_bytes(key: u32) -> Vec<u8> {
+pub(super) fn key_bytes(key: u32) -> Vec<u8> {
     let mut bytes = key.to_be_bytes().to_vec();
     bytes.resize(
         if key.is_multiple_of(29) {
@@ -64,7 +69,7 @@ fn key_bytes(key: u32) -> Vec<u8> {
     bytes
 }
 
-fn value_bytes(len: usize, fill: u64) -> Vec<u8> {
+pub(super) fn value_bytes(len: usize, fill: u64) -> Vec<u8> {
     let mut random = Random::at(fill, len as u64);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -98,6 +103,7 @@ impl State {
                     rows.remove(&key);
                 }
             }
+            Change::Many { table, bulk } => self.change_many(tx, *table, bulk)?,
             Change::Delete { table } => {
                 let name = table_name(*table);
                 tx.delete_table(definition(&name))?;
