@@ -86,16 +86,17 @@ impl<'c> Episode<'c> {
         self.counts.total() >= self.end
     }
 
-    /// One step: a transaction, a fault or a reopening, and what readers do around it.
+    /// One step: a transaction, a compaction, a fault or a reopening, and what readers do around it.
     pub(super) fn step(&mut self) -> Result<(), Halt> {
         if self.random.chance(60) {
             self.growing = !self.growing;
         }
-        let has_faults = self.disk.simulation().is_some();
-        match self.random.weighted(&[520, 200, if has_faults { 110 } else { 0 }, if has_faults { 280 } else { 0 }]) {
+        let faults = usize::from(self.disk.simulation().is_some());
+        match self.random.weighted(&[520, 200, 110 * faults, 70, 280 * faults]) {
             0 => self.transaction()?,
             1 => self.reopen()?,
             2 => self.full_disk().map_err(unexpected)?,
+            3 => self.compact()?,
             _ => self.failing_disk().map_err(unexpected)?,
         }
         self.turn_readers().map_err(unexpected)

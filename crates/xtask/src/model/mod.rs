@@ -3,6 +3,7 @@
 //! Invariant: an episode depends on seed and number alone, so that a mismatch can be replayed by itself.
 
 mod bulk;
+mod compact;
 mod counts;
 mod data;
 mod disk;
@@ -123,6 +124,13 @@ mod tests {
             ("extract_from_if", "from both ends, until they met"),
             ("pop_first", "row"),
             ("pop_last", "row"),
+            ("compact", "changed"),
+            ("compact", "nothing the second time"),
+            ("compact_with", "ended early"),
+            ("compact_with", "report panicked"),
+            ("compact without room", "had room"),
+            ("compact on a failing disk", "in doubt"),
+            ("compact with a failing read", "failed"),
         ] {
             assert!(counts.of(operation, outcome) > 0, "{operation}: {outcome} never happened");
         }

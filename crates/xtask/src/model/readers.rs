@@ -29,6 +29,12 @@ pub(super) fn verify(snapshot: &ReadTransaction, state: &State) -> Result<(), Ha
     Ok(())
 }
 
+impl Held {
+    pub(super) fn verify(&self) -> Result<(), Halt> {
+        verify(&self.snapshot, &self.state)
+    }
+}
+
 impl Episode<'_> {
     /// Begins or ends a snapshot, now and then.
     pub(super) fn turn_readers(&mut self) -> Result<(), Halt> {
@@ -43,7 +49,7 @@ impl Episode<'_> {
         }
         if !self.readers.is_empty() && self.random.chance(180) {
             let held = self.readers.swap_remove(self.random.below(self.readers.len()));
-            verify(&held.snapshot, &held.state)?;
+            held.verify()?;
             self.counts.add("reader", "verified and ended");
         }
         Ok(())
@@ -52,7 +58,7 @@ impl Episode<'_> {
     /// Verifies every snapshot and ends all of them.
     pub(super) fn end_readers(&mut self) -> Result<(), Halt> {
         for held in std::mem::take(&mut self.readers) {
-            verify(&held.snapshot, &held.state)?;
+            held.verify()?;
             self.counts.add("reader", "verified and ended");
         }
         Ok(())
