@@ -26,6 +26,9 @@ const FREE_UNITS_MIN: u64 = 16;
 /// So many rounds may move pages without shortening the file: the branches above a page that moved down follow it.
 const ROUNDS_WITHOUT_GAIN_MAX: u32 = 4;
 
+/// So many commits without changes may let the older slot go: a few do, unless others lengthen the file meanwhile.
+const UNCHANGED_COMMITS_MAX: u32 = 8;
+
 /// How far compaction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -189,7 +192,10 @@ impl Compaction<'_> {
 
     /// Cuts the free tail. The older slot must name nothing up there any more, so it may take commits to let go of it.
     fn cut(&mut self) -> Result<(), CompactionError> {
-        while self.let_go()? {}
+        let mut left = UNCHANGED_COMMITS_MAX;
+        while left > 0 && self.let_go()? {
+            left -= 1;
+        }
         let _turn = self.core.take_turn()?;
         let before = self.core.store.end_units();
         self.core.cut_tail(&mut self.core.durable.lock())?;

@@ -412,11 +412,11 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         commands: STORE,
     },
     Sabotage {
-        name: "kept_way_outlives_an_insert",
-        rule: "the way to an edge is kept only until something else changes the tree",
+        name: "kept_way_takes_keys_of_other_leaves",
+        rule: "the way of the last change is taken only where the key belongs to its leaf",
         file: "src/btree/insert.rs",
-        find: "self.edge_way = None;",
-        replace: "let _kept = &self.edge_way;",
+        find: "Err(index) => way.is_last || index < node::count(leaf),",
+        replace: "Err(index) => way.is_last || index <= node::count(leaf),",
         commands: STORE,
     },
     Sabotage {
@@ -447,8 +447,8 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         name: "older_slot_keeps_the_free_end",
         rule: "compaction cuts the file to what is left",
         file: "src/txn/compact.rs",
-        find: "while self.let_go()? {}",
-        replace: "self.is_changed |= false;",
+        find: "while left > 0 && self.let_go()? {",
+        replace: "while left > UNCHANGED_COMMITS_MAX {",
         commands: STORE,
     },
     Sabotage {
