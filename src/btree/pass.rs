@@ -7,6 +7,7 @@
 
 use super::branch::{self, Child};
 use super::insert::NodeKey;
+use super::inspect::check_disjoint;
 use super::key::{KeyCell, decode_extent, inline_key_max};
 use super::leaf::{self, ValueCell};
 use super::merge_edit::out_of_order;
@@ -309,8 +310,11 @@ impl<'t> Pass<'t> {
             return Ok(false);
         }
         let layout = *self.output.tree.writer.layout();
-        let mut moved = false;
-        for at in out_of_line(&node.bytes) {
+        let (mut moved, places) = (false, out_of_line(&node.bytes));
+        if !places.is_empty() {
+            check_disjoint(node.page, &node.bytes)?;
+        }
+        for at in places {
             let reference = &mut node.bytes[at..at + EXTENT_BYTES];
             let encoded = reference.first_chunk().expect("the slice has that length");
             let extent = decode_extent(encoded, &layout)?;

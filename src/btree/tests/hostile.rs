@@ -15,6 +15,7 @@ use crate::btree::key::KeyCell;
 use crate::btree::leaf::{self, Row, ValueCell};
 use crate::btree::merge::Change;
 use crate::btree::sweep::Sweep;
+use crate::btree::tree::{Pages, root_expected};
 use crate::pages::layout::Layout;
 use crate::pages::store::child_sum;
 use std::ops::Bound;
@@ -130,4 +131,49 @@ fn a_leaf_whose_entries_overlap_is_not_edited_where_it_stands() {
         assert!(verb > 1 || outcome.unwrap_err().to_string().contains("overlap"));
         txn.writer.rollback();
     }
+}
+
+#[test]
+fn a_value_is_not_moved_where_its_reference_is_part_of_another_entry() {
+    let layout = ordinary();
+    let mut db = Db::new(layout, 1 << 20);
+    let small = Row { key: KeyCell::inline(&[2]), value: ValueCell::Inline(&[0; 3]) };
+    let other = Row { key: KeyCell::inline(&[0]), value: ValueCell::Inline(&[0; 5]) };
+    let mut sample = vec![0; layout.node_bytes() as usize];
+    Rows::new(vec![other, small]).build(0, 2, &mut sample, TransactionId::new(1));
+    // The lengths of an entry, read as the length of a value; then its key, read as the transaction that wrote it.
+    let entry: [u8; 8] = *sample[leaf::entry_offset(&sample, 1)..].first_chunk().unwrap();
+    let len = u32::from_le_bytes(*entry.first_chunk().unwrap()) as usize;
+    let mut txn = db.begin();
+    txn.insert(b"junk", &vec![1; 2 * len]);
+    txn.insert(b"long", &vec![2; len]);
+    db.commit(txn);
+    let mut txn = db.begin();
+    txn.remove(b"junk");
+    db.commit(txn);
+    let mut txn = db.begin();
+    let root = *txn.tree.root();
+    let node = (&txn.tree).node(root.page, root_expected(&root), 1).unwrap();
+    let ValueCell::Extent(reference) = leaf::row(&node, 0).value else { panic!("the value is out of line") };
+    let reference = *reference;
+    drop(node);
+    assert_eq!(reference[8..16], entry, "the reference holds an entry");
+    let rows = Rows::new(vec![
+        Row { key: KeyCell::inline(&[0]), value: ValueCell::Extent(&reference) },
+        Row { key: KeyCell::inline(&[2]), value: ValueCell::Inline(&[0; 3]) },
+    ]);
+    let mut bytes = vec![0; layout.node_bytes() as usize];
+    rows.build(0, 2, &mut bytes, TransactionId::new(1));
+    let (a, b) = (leaf::entry_offset(&bytes, 0), leaf::entry_offset(&bytes, 1));
+    let slot = (0..bytes.len()).find(|&at| bytes[at..at + 2] == u16::try_from(b).unwrap().to_le_bytes()).unwrap();
+    let inside = a + (0..64).find(|at| bytes[a + at..].starts_with(&reference)).unwrap() + 8;
+    bytes[slot..slot + 2].copy_from_slice(&u16::try_from(inside).unwrap().to_le_bytes());
+    inspect(&bytes, &layout).unwrap();
+    let page = txn.writer.allocate(layout.node_units()).unwrap().page;
+    txn.writer.write_early(&mut [(page, &bytes)]).unwrap();
+    txn.tree.root = TreeRoot { page, digest: checksum::digest(&bytes), rows: 2, height: 1 };
+    let value = u64::from_le_bytes(*reference.first_chunk().unwrap());
+    let error = txn.tree.repack(&[], value, usize::MAX).unwrap_err();
+    assert!(error.to_string().contains("overlap"), "{error}");
+    txn.writer.rollback();
 }
