@@ -176,7 +176,7 @@ impl Database {
     }
 
     /// Packs every table full, moves what lies high in the file to free places below, and cuts the file to what is left;
-    /// says whether anything changed. A second call changes nothing.
+    /// says whether anything changed. A second call finds nothing to do, unless others wrote or readers ended meanwhile.
     ///
     /// It works in steps, each a transaction of its own, while others read, and write between the steps. As other writers
     /// do, it waits for a write transaction that runs; a thread that holds one itself would wait for ever. Versions that

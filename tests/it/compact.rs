@@ -4,7 +4,7 @@
 
 use crate::fixture::{Model, ROWS, Random, SharedBytes, assert_sound, rows, set, tiny, unset, value};
 use cowslip::sim::{CrashPlan, Fault, SimDisk};
-use cowslip::{Builder, CompactionError, Database, Error, StorageError, TableDefinition};
+use cowslip::{Builder, CompactionError, Database, Error, StorageError, TableDefinition, TransactionError};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,6 +113,21 @@ fn a_place_that_the_region_table_leaves_is_used_in_the_same_compaction() {
         assert_eq!(rows(&db).unwrap(), model);
         assert_sound(&db);
     }
+}
+
+#[test]
+fn compaction_of_a_database_that_may_not_be_written_says_so_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.cowslip");
+    let db = tiny().create(&path).unwrap();
+    holey(&db, &mut Model::new(), 100);
+    db.close().unwrap();
+    let image = std::fs::read(&path).unwrap();
+    let db = tiny().open_read_only(&path).unwrap();
+    let error = db.compact().unwrap_err();
+    assert!(matches!(error, CompactionError::Transaction(TransactionError::ReadOnly)), "{error}");
+    drop(db);
+    assert_eq!(std::fs::read(&path).unwrap(), image);
 }
 
 #[test]
