@@ -12,11 +12,11 @@ use super::leaf::Row;
 use super::merge_rows::PendingRows;
 use super::node::{self, HEADER_BYTES};
 use super::rebalance::{FILL_PERCENT_MAX, FILL_PERCENT_MIN, check_order, used_bytes};
-use super::seal::Sealed;
 use super::tree::{Pages, TreeMut};
 use crate::base::checksum;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{PageId, Run, TransactionId, TreeRoot};
+use crate::pages::behind::Sealed;
 use crate::pages::extent::EXTENT_BYTES;
 use crate::pages::store::{Expected, child_sum};
 
@@ -119,6 +119,8 @@ pub(super) struct Output<'t> {
     is_order_open: bool,
     /// The transaction had too many dirty pages: from then on finished nodes are written soon.
     early: bool,
+    /// What is finished from here on is at the edge of the tree, and changes when something follows.
+    is_ending: bool,
     /// Sealed nodes that wait for a long run.
     queue: Vec<Sealed>,
     /// Nodes of the old tree that were given back.
@@ -138,6 +140,7 @@ impl<'t> Output<'t> {
             started: false,
             is_order_open: true,
             early: false,
+            is_ending: false,
             queue: Vec::new(),
             replaced: 0,
         }
@@ -199,7 +202,7 @@ impl<'t> Output<'t> {
     pub(super) fn finish_node(&mut self, page: PageId, mut bytes: Box<[u8]>) -> Result<Child> {
         let is_final = (self.is_appending || self.is_sweep) && self.tree.dirty_bytes() > FINAL_BYTES_MAX;
         self.early = self.early || is_final || self.tree.writer.exceeds_budget();
-        if !self.early {
+        if !self.early || self.is_ending {
             return Ok(self.keep_node(page, bytes));
         }
         if node::kind(&bytes) == node::KIND_BRANCH {
@@ -212,7 +215,8 @@ impl<'t> Output<'t> {
             }
         }
         let sum = child_sum(&bytes);
-        self.queue.push(Sealed { page, bytes, is_node: true });
+        let level = Some(node::level(&bytes));
+        self.queue.push(Sealed { page, bytes, level });
         if self.queue.len() * self.tree.node_bytes() >= RUN_BYTES || self.tree.extents.len() >= EXTENTS_MAX {
             self.write_queue()?;
         }
@@ -224,15 +228,7 @@ impl<'t> Output<'t> {
             // Out-of-line bytes stay readable in the tree up to here.
             self.tree.seal_extents(&mut self.queue);
         }
-        let queue = std::mem::take(&mut self.queue);
-        let mut pages: Vec<_> = queue.iter().map(|sealed| (sealed.page, &sealed.bytes[..])).collect();
-        self.tree.writer.write_early(&mut pages)?;
-        for sealed in queue.into_iter().filter(|sealed| sealed.is_node) {
-            self.tree.writer.store().install(sealed.page, &sealed.bytes, node::level(&sealed.bytes));
-            self.tree.spare.push(sealed.bytes);
-        }
-        self.tree.spare.truncate(RUN_BYTES / self.tree.node_bytes());
-        Ok(())
+        self.tree.writer.write_soon(std::mem::take(&mut self.queue))
     }
 
     /// Writes what waits where the page is part of it, before it is read or given back.
@@ -420,7 +416,8 @@ impl<'t> Output<'t> {
             let low = if level == 1 { self.rows_low.take() } else { None };
             return self.drop_key(low);
         }
-        if self.is_small(bytes) {
+        // Behind the last row of a tree a small node is filled by what is appended next.
+        if self.is_small(bytes) && !(self.is_ending && self.is_appending) {
             self.join_left(level, bytes)?;
         }
         let node_bytes = self.tree.node_bytes();
@@ -473,6 +470,7 @@ impl<'t> Output<'t> {
 
     /// Ends all nodes under construction and makes the topmost the root.
     pub(super) fn finish(mut self) -> Result<&'t mut TreeMut> {
+        self.is_ending = true;
         self.flush(1)?;
         let mut level = 2;
         let root = loop {

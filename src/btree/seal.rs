@@ -10,16 +10,8 @@ use super::tree::{TreeMut, nowhere};
 use crate::base::checksum;
 use crate::base::error::Result;
 use crate::base::ids::{PageId, TreeRoot};
+use crate::pages::behind::Sealed;
 use crate::pages::store::child_sum;
-
-/// A page that is ready to be written.
-#[derive(Debug)]
-pub(crate) struct Sealed {
-    pub(crate) page: PageId,
-    pub(crate) bytes: Box<[u8]>,
-    /// A node, as opposed to the bytes of a value.
-    pub(crate) is_node: bool,
-}
 
 impl TreeMut {
     /// Seals the tree: returns its final root and appends its pages to `out`.
@@ -38,7 +30,7 @@ impl TreeMut {
     pub(super) fn seal_extents(&mut self, out: &mut Vec<Sealed>) {
         for (page, bytes) in std::mem::take(&mut self.extents) {
             self.count_dirty(0, bytes.len());
-            out.push(Sealed { page, bytes, is_node: false });
+            out.push(Sealed { page, bytes, level: None });
         }
     }
 
@@ -61,7 +53,8 @@ impl TreeMut {
         }
         self.count_dirty(0, bytes.len());
         let sum = child_sum(&bytes);
-        out.push(Sealed { page, bytes, is_node: true });
+        let level = Some(node::level(&bytes));
+        out.push(Sealed { page, bytes, level });
         Ok(sum)
     }
 
@@ -82,9 +75,7 @@ impl TreeMut {
         self.seal_extents(&mut out);
         let mut pages: Vec<_> = out.iter().map(|sealed| (sealed.page, &sealed.bytes[..])).collect();
         self.writer.write_early(&mut pages)?;
-        for sealed in out.iter().filter(|sealed| sealed.is_node) {
-            self.writer.store().install(sealed.page, &sealed.bytes, node::level(&sealed.bytes));
-        }
+        self.writer.store().install_sealed(&out);
         Ok(())
     }
 

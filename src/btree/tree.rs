@@ -261,6 +261,9 @@ impl TreeMut {
 
     /// Memory for a node, all zero.
     pub(super) fn blank_node(&mut self) -> Box<[u8]> {
+        if self.spare.is_empty() {
+            self.spare = self.writer.take_spare();
+        }
         match self.spare.pop() {
             Some(mut bytes) => {
                 bytes.fill(0);
@@ -340,7 +343,10 @@ impl Extents for TreeMut {
         let extent = decode_extent(encoded, self.writer.layout())?;
         match self.extents.get(&extent.page) {
             Some(bytes) => Ok(Arc::from(&bytes[..])),
-            None => self.writer.store().extent(self.writer.base(), &extent),
+            None => {
+                self.writer.await_page(extent.page)?;
+                self.writer.store().extent(self.writer.base(), &extent)
+            }
         }
     }
 }
@@ -360,6 +366,7 @@ impl<'t> Pages for &'t TreeMut {
             check_level(bytes, page, level)?;
             return Ok(PageRef::dirty(bytes));
         }
+        self.writer.await_page(page)?;
         let store = self.writer.store();
         let epoch = store.enter();
         let node = store.node(&epoch, self.writer.base(), &pointer(page, expected, level))?.hold(store);

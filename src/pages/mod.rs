@@ -7,6 +7,7 @@ pub(crate) mod account;
 pub(crate) mod allocator;
 #[cfg(test)]
 mod allocator_tests;
+pub(crate) mod behind;
 pub(crate) mod bitmap;
 pub(crate) mod buddy;
 pub(crate) mod cache;

@@ -5,6 +5,7 @@
 //! Layer 2 (pages). Rules: design.md, "Commit".
 
 use super::account::Account;
+use super::behind::Sealed;
 use super::cache::Cache;
 use super::epoch::Epoch;
 use super::extent::{self, Extent, Piece};
@@ -288,6 +289,18 @@ impl PageStore {
             Ok::<_, std::convert::Infallible>(())
         });
         drop(filled);
+    }
+
+    /// Keeps the nodes among pages that were just written.
+    pub(crate) fn install_sealed(&self, sealed: &[Sealed]) {
+        for (sealed, level) in sealed.iter().filter_map(|sealed| Some((sealed, sealed.level?))) {
+            self.install(sealed.page, &sealed.bytes, level);
+        }
+    }
+
+    /// How many threads that write make writing faster.
+    pub(super) fn writes_at_once(&self) -> usize {
+        self.storage.writes_at_once()
     }
 
     /// Drops what memory knows of a run, before the run can be handed out again.

@@ -6,6 +6,7 @@
 
 use super::account::Charge;
 use super::allocator::{Allocator, BitmapSource};
+use super::behind::{Sealed, WriteBehind};
 use super::extent::{self, Extent, Piece};
 use super::layout::Layout;
 use super::store::{PageStore, child_sum};
@@ -61,13 +62,15 @@ pub(crate) struct PageWriter {
     dirty_bytes: AtomicUsize,
     /// Of those, the buffered ones.
     buffered_bytes: AtomicUsize,
+    behind: WriteBehind,
 }
 
 impl PageWriter {
     pub(crate) fn new(store: Arc<PageStore>, space: Arc<Space>, base: Pin, birth: TransactionId) -> Self {
         let dead = Mutex::new(DeadList { runs: Vec::new(), charge: Charge::new(store.account()) });
         let (dirty_bytes, buffered_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { store, space, base, birth, dead, dirty_bytes, buffered_bytes }
+        let behind = WriteBehind::new(Arc::clone(&store));
+        Self { store, space, base, birth, dead, dirty_bytes, buffered_bytes, behind }
     }
 
     pub(crate) fn store(&self) -> &PageStore {
@@ -127,7 +130,7 @@ impl PageWriter {
             if let Some(run) = space.allocate(units, &*self.store)? {
                 break run;
             }
-            let end_units = self.grow(&space, units)?;
+            let end_units = self.grow(&space, units).map_err(|error| self.cause(error))?;
             space.grow(end_units);
         };
         self.check_unused(run)
@@ -161,6 +164,7 @@ impl PageWriter {
     /// Takes back a run that the head version no longer reaches.
     pub(crate) fn free(&self, run: Run, birth: TransactionId) -> Result<()> {
         if birth == self.birth {
+            self.await_page(run.page)?;
             let mut space = self.space.lock();
             space.discard(run, &*self.store)?;
             // Still under the lock: nobody may be handed the run while memory knows its content.
@@ -180,7 +184,35 @@ impl PageWriter {
 
     /// Writes pages of this transaction before its commit. Nothing reaches them until then.
     pub(crate) fn write_early(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
-        self.store.write_pages(pages)
+        self.store.write_pages(pages).map_err(|error| self.cause(error))
+    }
+
+    /// What is behind an error: a store that writes no more because of what was handed over says so to whoever is next.
+    fn cause(&self, error: StorageError) -> StorageError {
+        let is_poisoned = matches!(error, StorageError::Poisoned);
+        is_poisoned.then(|| self.await_all().err()).flatten().unwrap_or(error)
+    }
+
+    /// Writes finished pages of this transaction before its commit, now or soon, and keeps the nodes in memory. Whoever
+    /// reads one of them awaits it first.
+    pub(crate) fn write_soon(&self, pages: Vec<Sealed>) -> Result<()> {
+        self.behind.write(pages)
+    }
+
+    /// Waits until a page can be read.
+    #[inline]
+    pub(crate) fn await_page(&self, page: PageId) -> Result<()> {
+        self.behind.await_page(page)
+    }
+
+    /// Waits until all pages are written that were handed over.
+    pub(crate) fn await_all(&self) -> Result<()> {
+        self.behind.await_all()
+    }
+
+    /// Memory of nodes that were written, for the next ones.
+    pub(crate) fn take_spare(&self) -> Vec<Box<[u8]>> {
+        self.behind.take_spare()
     }
 
     /// Stores bytes out of line and writes them at once.
@@ -217,6 +249,7 @@ impl PageWriter {
             .head_run(&layout)
             .ok_or_else(|| StorageError::corrupted_page(extent.page, "an extent list longer than a run"))?;
         if extent.is_list(&layout) {
+            self.await_page(extent.page)?;
             let list = self.store.extent_head(&self.base, extent)?;
             for piece in extent::decode_list(&list, extent.len_bytes, &layout)? {
                 self.free(piece.run, extent.birth)?;
@@ -234,6 +267,7 @@ impl PageWriter {
 
     /// Gives back everything that the transaction took: space is as it was at its begin, but the file may have grown.
     pub(crate) fn rollback(&self) {
+        self.behind.end();
         self.take_dead();
         let mut space = self.space.lock();
         // What was written early is known by its address, which may be handed out again from here on.

@@ -11,9 +11,8 @@ use crate::base::checksum;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Run, TransactionId, TreeRoot};
 use crate::base::sync::Arc;
-use crate::btree::node;
-use crate::btree::seal::Sealed;
 use crate::pages::allocator::Frozen;
+use crate::pages::behind::Sealed;
 use crate::pages::slot::{self, Blob, Slot};
 use crate::pages::version::Version;
 use crate::pages::writer::PageWriter;
@@ -68,6 +67,7 @@ impl WriteTransaction {
         let Some((data, forward)) = staged.map_err(aborted)? else {
             return Ok(durable.slot.transaction);
         };
+        bracket.writer.await_all().map_err(aborted)?;
         let prepared = freeze(&core, &durable, &bracket.writer, sealed, data, forward);
         let prepared = prepared.map_err(aborted)?;
 
@@ -151,9 +151,7 @@ fn flip(core: &Core, durable: &Durable, slot: &Slot) -> Result<()> {
 /// Lets readers see the version, and hands what it no longer reaches to reclamation.
 fn publish(core: &Core, durable: &mut Durable, mut bracket: Bracket, prepared: &Prepared) {
     let slot = prepared.slot;
-    for sealed in prepared.sealed.iter().filter(|sealed| sealed.is_node) {
-        core.store.install(sealed.page, &sealed.bytes, node::level(&sealed.bytes));
-    }
+    core.store.install_sealed(&prepared.sealed);
     core.space.lock().commit();
     bracket.concluded = true;
     durable.other_reach_units = durable.slot.reach_units;

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod behind;
+#[cfg(test)]
 mod budget;
 #[cfg(test)]
 mod bulk;

@@ -7,13 +7,12 @@ use crate::base::ids::{TransactionId, TreeRoot};
 use crate::base::sync::{Arc, Mutex};
 use crate::btree::check::{Checker, Reach, TreeStats};
 use crate::btree::cursor::RangeCursor;
-use crate::btree::node;
-use crate::btree::seal::Sealed;
 use crate::btree::search;
 use crate::btree::tree::{Pages, PinnedPages, TreeMut};
 use crate::io::memory::MemoryStorage;
 use crate::io::storage::Storage;
 use crate::pages::allocator::Allocator;
+use crate::pages::behind::Sealed;
 use crate::pages::header::{Format, GodByte};
 use crate::pages::layout::Layout;
 use crate::pages::store::PageStore;
@@ -88,11 +87,10 @@ impl Db {
         let mut sealed: Vec<Sealed> = Vec::new();
         let data = tree.seal(&mut sealed).unwrap();
         assert_eq!(writer.dirty_bytes(), 0, "sealing leaves nothing dirty");
+        writer.await_all().unwrap();
         let mut pages: Vec<_> = sealed.iter().map(|page| (page.page, &page.bytes[..])).collect();
         self.store.write_pages(&mut pages).unwrap();
-        for page in sealed.iter().filter(|page| page.is_node) {
-            self.store.install(page.page, &page.bytes, node::level(&page.bytes));
-        }
+        self.store.install_sealed(&sealed);
         self.space.lock().publish();
         self.pending.extend(writer.take_dead());
         let id = writer.birth();

@@ -7,7 +7,7 @@ use super::fixture::{Db, Model, Random, assert_rows, small, tiny};
 use super::model::{Keys, Values, key, value};
 use crate::btree::branch;
 use crate::btree::node;
-use crate::btree::seal::Sealed;
+use crate::pages::behind::Sealed;
 use crate::pages::store::child_sum;
 use std::collections::HashMap;
 

@@ -127,7 +127,7 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         name: "dirty_values_are_not_written",
         rule: "R6: every dirty page is written",
         file: "src/btree/seal.rs",
-        find: "out.push(Sealed { page, bytes, is_node: false });",
+        find: "out.push(Sealed { page, bytes, level: None });",
         replace: "drop((page, bytes));",
         commands: DEFAULT,
     },
@@ -457,6 +457,14 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         file: "src/txn/compact.rs",
         find: "if older > 0 && end > self.end_units_max {",
         replace: "if older > 1 && self.ends()?.0 > self.end_units_max {",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "page_on_its_way_is_read",
+        rule: "R10: no page is read or given back before its write has ended",
+        file: "src/pages/behind.rs",
+        find: "if self.shared.unwritten.load(Ordering::Acquire) == 0 {",
+        replace: "if self.shared.unwritten.load(Ordering::Acquire) != usize::MAX {",
         commands: STORE,
     },
 ];
