@@ -2,9 +2,11 @@
 
 mod corrupt;
 mod crash;
+mod cut;
 mod freeze;
 mod fuzz;
 mod keys;
+mod kill;
 mod memory;
 mod miri;
 mod model;
@@ -34,12 +36,16 @@ enum Task {
     Corrupt(corrupt::Options),
     /// Cut the power at every operation of many histories and check what is found.
     Crash(crash::Options),
+    /// Cut the power of a file system under a writer and check that no acknowledged commit is lost.
+    Cut(cut::Options),
     /// Run every fuzz target, and the canary that must fail.
     Fuzz(fuzz::Options),
     /// Write the frozen file of the current format version.
     Freeze(freeze::Options),
     /// Compare the byte order of keys with the order of their values, for every key type.
     Keys(keys::Options),
+    /// Kill a writer at random moments and check that no acknowledged commit is lost.
+    Kill(kill::Options),
     /// Load more than memory may hold and compare the most that was taken with the budget.
     Memory(memory::Options),
     /// Run what is unsafe, and a database in memory on top of it, under Miri.
@@ -62,9 +68,11 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Corrupt(options) => corrupt::run(&options),
         Task::Crash(options) => crash::run(&options),
+        Task::Cut(options) => cut::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Freeze(options) => freeze::run(&options),
         Task::Keys(options) => keys::run(&options),
+        Task::Kill(options) => kill::run(&options),
         Task::Memory(options) => memory::run(&options),
         Task::Miri(options) => miri::run(&options),
         Task::Model(options) => model::run(&options),
