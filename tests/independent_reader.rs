@@ -2,9 +2,10 @@
 //!
 //! The databases are made with the public API of the crate; what is read back, and how every unit and byte of the
 //! files is accounted for, comes from the modules here. `blocks` chooses the slot, `tree` walks nodes and extents,
-//! `types` decodes rows, `space` checks the bitmaps, `catalog` puts them together. They read the file into memory
-//! whole, which a reader for large files would not do, and favour plainness over speed. The modules `examples`, `rows`
-//! and `damage` are the tests.
+//! `types` decodes rows, `log` tells what was committed since the slot, `space` checks the bitmaps, `catalog` puts them
+//! together. They read the file into memory whole, which a reader for large files would not do, and favour plainness over
+//! speed. The modules `examples`, `rows`, `replay`, `sessions`, `damage` and
+//! `log_damage` are the tests.
 
 mod independent_reader {
     mod blocks;
@@ -14,8 +15,15 @@ mod independent_reader {
     mod damage;
     #[cfg(test)]
     mod examples;
+    mod log;
+    #[cfg(test)]
+    mod log_damage;
+    #[cfg(test)]
+    mod replay;
     #[cfg(test)]
     mod rows;
+    #[cfg(test)]
+    mod sessions;
     mod space;
     mod tree;
     mod types;

@@ -21,6 +21,15 @@ pub(crate) fn digest(bytes: &[u8]) -> Digest {
     Digest(out)
 }
 
+/// Digest of several parts as of one byte string: XXH3-128, little-endian.
+pub(crate) fn wide(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = xxh3::Xxh3::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.digest128().to_le_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -92,6 +92,7 @@ impl TreeMut {
     /// After an error other than a size limit the tree may be half changed: the transaction must be aborted.
     pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>> {
         self.check_sizes(key, value)?;
+        self.record(key, Some(value));
         let value = self.make_value(key, value)?;
         if self.root.height == 0 {
             self.plant_root()?;

@@ -181,7 +181,7 @@ impl<'t> Output<'t> {
         self.tree.writer.free(run, birth)?;
         self.replaced += 1;
         if self.replaced > REPLACED_KEPT_MAX {
-            self.tree.writer.store().forget(run);
+            self.tree.writer.store().uncache(run);
         }
         Ok(())
     }
@@ -200,7 +200,9 @@ impl<'t> Output<'t> {
 
     /// Makes a whole node part of the tree: dirty, or sealed to be written soon.
     pub(super) fn finish_node(&mut self, page: PageId, mut bytes: Box<[u8]>) -> Result<Child> {
-        let is_final = (self.is_appending || self.is_sweep) && self.tree.dirty_bytes() > FINAL_BYTES_MAX;
+        let is_final = (self.is_appending || self.is_sweep)
+            && self.tree.dirty_bytes() > FINAL_BYTES_MAX
+            && !self.tree.writer.store().is_silent();
         self.early = self.early || is_final || self.tree.writer.exceeds_budget();
         if !self.early || self.is_ending {
             return Ok(self.keep_node(page, bytes));

@@ -20,6 +20,7 @@ mod merge_rows;
 pub(crate) mod node;
 mod pass;
 pub(crate) mod rebalance;
+pub(crate) mod redo;
 pub(crate) mod remove;
 pub(crate) mod repack;
 pub(crate) mod seal;

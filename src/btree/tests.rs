@@ -11,6 +11,7 @@ mod hostile;
 mod merge;
 mod model;
 mod range;
+mod redo;
 mod repack;
 mod shape;
 mod spill;

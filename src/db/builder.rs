@@ -22,6 +22,7 @@ use std::path::Path;
 const UNIT_BYTES: u32 = 4096;
 const REGION_UNITS: u32 = 65536;
 const NODE_BYTES_DEFAULT: u32 = 8192;
+const LOG_BYTES_MAX_DEFAULT: u64 = 64 << 20;
 
 /// Options for creating and opening databases.
 ///
@@ -46,6 +47,7 @@ pub struct Builder {
     test_geometry: bool,
     clock: Arc<dyn Clock>,
     identity: Option<[u8; 16]>,
+    log_bytes_max: u64,
 }
 
 impl Default for Builder {
@@ -66,6 +68,7 @@ impl Builder {
             test_geometry: false,
             clock: Arc::new(SystemClock),
             identity: None,
+            log_bytes_max: LOG_BYTES_MAX_DEFAULT,
         }
     }
 
@@ -76,6 +79,15 @@ impl Builder {
     #[must_use]
     pub fn cache_bytes_max(mut self, bytes: usize) -> Self {
         self.cache_bytes_max = bytes;
+        self
+    }
+
+    /// Most that the redo log may take in the file while the database is open, 64 MiB by default. It begins small, grows
+    /// with use, and is given back on close. The longer it is, the less often changed pages are written, and the
+    /// longer opening may take after a crash.
+    #[must_use]
+    pub fn log_bytes_max(mut self, bytes: u64) -> Self {
+        self.log_bytes_max = bytes;
         self
     }
 
@@ -206,8 +218,14 @@ impl Builder {
             cache_bytes_max: self.cache_bytes_max,
         };
         let opened = recover::open(storage, &options)?;
-        let options =
-            CoreOptions { clock: Arc::clone(&self.clock), read_only, session: self.identity.unwrap_or_else(random_id) };
-        Ok(Database::new(Core::new(opened, options)))
+        let options = CoreOptions {
+            clock: Arc::clone(&self.clock),
+            read_only,
+            session: self.identity.unwrap_or_else(random_id),
+            log_bytes_max: self.log_bytes_max,
+        };
+        let core = Core::new(opened, options);
+        core.replay()?;
+        Ok(Database::new(core))
     }
 }

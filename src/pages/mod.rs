@@ -26,5 +26,6 @@ pub(crate) mod store;
 #[cfg(test)]
 mod store_tests;
 pub(crate) mod translation;
+pub(crate) mod unwritten;
 pub(crate) mod version;
 pub(crate) mod writer;

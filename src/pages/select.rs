@@ -209,6 +209,7 @@ mod tests {
             data: TreeRoot::EMPTY,
             forward: TreeRoot::EMPTY,
             region_table: Blob::NONE,
+            log: None,
             reach_units: 3,
             application_id: 0,
             user_version: 0,

@@ -36,6 +36,35 @@ impl Blob {
     }
 }
 
+/// The run that holds the redo log from a slot on, and the random number that tells its records from older bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogSegment {
+    pub(crate) page: PageId,
+    pub(crate) units: u32,
+    pub(crate) nonce: [u8; 16],
+}
+
+impl LogSegment {
+    fn encode(log: Option<Self>, out: &mut Encoder) {
+        match log {
+            Some(log) => out.page(log.page).u64(u64::from(log.units)).bytes(&log.nonce).zeros(16),
+            None => out.zeros(8 + 8 + 32),
+        };
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Option<Self>, DecodeError> {
+        let (page, units) = (input.page()?, input.u64()?);
+        let (nonce, reserved): ([u8; 16], [u8; 16]) = (input.array()?, input.array()?);
+        if page.is_none() && units == 0 && nonce == [0; 16] && reserved == [0; 16] {
+            return Ok(None);
+        }
+        match u32::try_from(units) {
+            Ok(units @ 2..) if !page.is_none() && reserved == [0; 16] => Ok(Some(Self { page, units, nonce })),
+            _ => Err(DecodeError::new(format!("impossible segment of {units} units for the redo log at page {page}"))),
+        }
+    }
+}
+
 /// What a commit makes durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -48,6 +77,8 @@ pub(crate) struct Slot {
     pub(crate) data: TreeRoot,
     pub(crate) forward: TreeRoot,
     pub(crate) region_table: Blob,
+    /// Where the commits since the slot are recorded.
+    pub(crate) log: Option<LogSegment>,
     /// Every run that the slot reaches lies below this many units; a shorter file is truncated, a longer one valid.
     pub(crate) reach_units: u64,
     pub(crate) application_id: u32,
@@ -91,10 +122,11 @@ pub(crate) fn encode(slot: &Slot, format: &Format) -> [u8; BLOCK_BYTES] {
     encode_root(slot.data, &mut out);
     encode_root(slot.forward, &mut out);
     slot.region_table.encode(&mut out);
-    // Dead lists, branches, pending-free list and log segment: none in version 1.
-    for _ in 0..4 {
+    // Dead lists, branches and pending-free list: none in this version.
+    for _ in 0..3 {
         Blob::NONE.encode(&mut out);
     }
+    LogSegment::encode(slot.log, &mut out);
     out.u64(slot.reach_units).u32(slot.application_id).u32(slot.user_version);
     assert!(out.len() <= FORMAT_OFFSET, "the slot has outgrown its block");
     let mut block = [0; BLOCK_BYTES];
@@ -155,11 +187,12 @@ fn decode_fields(bytes: &[u8]) -> Result<Slot, DecodeError> {
     let data = decode_root(&mut input)?;
     let forward = decode_root(&mut input)?;
     let region_table = Blob::decode(&mut input)?;
-    for what in ["dead lists", "branches", "a pending-free list", "a redo log"] {
+    for what in ["dead lists", "branches", "a pending-free list"] {
         if Blob::decode(&mut input)? != Blob::NONE {
-            return Err(DecodeError::new(format!("the slot names {what}, which version 1 does not have")));
+            return Err(DecodeError::new(format!("the slot names {what}, which this version does not have")));
         }
     }
+    let log = LogSegment::decode(&mut input)?;
     let reach_units = input.u64()?;
     let (application_id, user_version) = (input.u32()?, input.u32()?);
     if lineage != (0, 0) || generation == 0 {
@@ -173,6 +206,7 @@ fn decode_fields(bytes: &[u8]) -> Result<Slot, DecodeError> {
         data,
         forward,
         region_table,
+        log,
         reach_units,
         application_id,
         user_version,
@@ -197,6 +231,7 @@ mod tests {
             data: TreeRoot { page: PageId::new(40).unwrap(), digest: Digest([1; 32]), rows: 5, height: 2 },
             forward: TreeRoot::EMPTY,
             region_table: Blob { page: PageId::new(44).unwrap(), len_bytes: 32, digest: Digest([2; 32]) },
+            log: Some(LogSegment { page: PageId::new(48).unwrap(), units: 16, nonce: [6; 16] }),
             reach_units: 50,
             application_id: 1,
             user_version: 2,
@@ -207,6 +242,8 @@ mod tests {
     fn slot_survives_a_round_trip_with_the_immutable_fields() {
         let SlotState::Valid(slot, found) = decode(&encode(&sample(), &format())) else { panic!("invalid") };
         assert_eq!((*slot, found), (sample(), format()));
+        let without = Slot { log: None, ..sample() };
+        assert!(matches!(decode(&encode(&without, &format())), SlotState::Valid(slot, _) if *slot == without));
     }
 
     #[test]

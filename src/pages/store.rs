@@ -10,10 +10,11 @@ use super::cache::Cache;
 use super::epoch::Epoch;
 use super::extent::{self, Extent, Piece};
 use super::frames::Frames;
-use super::header::{self, BLOCK_BYTES, Format, GodByte};
+use super::header::{Format, GodByte};
 use super::layout::Layout;
 use super::snapshot::PageRef;
 use super::translation::Place;
+use super::unwritten::Unwritten;
 use super::version::Pin;
 use crate::base::checksum;
 use crate::base::codec::DecodeError;
@@ -21,15 +22,12 @@ use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Digest, PageId, Run};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
-use crate::io::storage::{Storage, SyncKind, WriteMode};
-use std::io::{self, IoSlice, IoSliceMut};
-use std::ops::Range;
+use crate::io::storage::Storage;
+use std::io::{self, IoSliceMut};
 
-/// Adjacent pages are written together up to this size.
-const WRITE_BYTES_MAX: usize = 1 << 20;
+mod write;
 
-/// A thread of its own for writing pays from so many separate writes on.
-const SPANS_PER_WRITER_MIN: usize = 32;
+pub(crate) use write::slot_offset;
 
 /// Runs up to this size are worth a place in the page cache.
 const CACHED_RUN_BYTES_MAX: u64 = 64 << 10;
@@ -78,10 +76,16 @@ pub(crate) struct PageStore {
     frames: Frames,
     /// Values, rests of keys and extent lists of moderate size.
     cache: Cache,
+    /// Pages of published versions that are not on the storage.
+    unwritten: Unwritten,
     account: Arc<Account>,
     /// File length in units, as far as pages may lie.
     end_units: AtomicU64,
     poisoned: AtomicBool,
+    /// The file could not grow the last time it was asked to.
+    full: AtomicBool,
+    /// Nothing may be written: the file grows in memory alone.
+    silent: AtomicBool,
     session: Mutex<Session>,
 }
 
@@ -108,9 +112,12 @@ impl PageStore {
             format,
             frames: frames.under(&account),
             cache: Cache::new(account.extents_bytes_max()),
+            unwritten: Unwritten::new(&account),
             account,
             end_units: AtomicU64::new(end_units),
             poisoned: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             // A file that already asks for recovery needs no second mark.
             session: Mutex::new(Session { god, marked_open: god.recovery_required }),
         })
@@ -252,7 +259,14 @@ impl PageStore {
         Ok(bytes)
     }
 
-    fn check_inside(&self, run: Run) -> Result<()> {
+    /// Bytes inside a run that is inside the data, whose checksums the caller verifies.
+    pub(crate) fn read_within(&self, page: PageId, from: u64, len_bytes: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len_bytes];
+        self.read_raw(self.layout().offset(page) + from, &mut bytes, page)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn check_inside(&self, run: Run) -> Result<()> {
         if self.layout().contains(run, self.end_units()) {
             return Ok(());
         }
@@ -262,7 +276,9 @@ impl PageStore {
 
     fn read_verified(&self, run: Run, bytes: &mut [u8], expected: Expected) -> Result<()> {
         self.check_inside(run)?;
-        self.read_raw(self.layout().offset(run.page), bytes, run.page)?;
+        if !self.unwritten.read(run.page, bytes) {
+            self.read_raw(self.layout().offset(run.page), bytes, run.page)?;
+        }
         if expected.matches(bytes) {
             Ok(())
         } else {
@@ -298,13 +314,24 @@ impl PageStore {
         }
     }
 
-    /// How many threads that write make writing faster.
-    pub(super) fn writes_at_once(&self) -> usize {
-        self.storage.writes_at_once()
+    /// Keeps pages of a version that is about to be published without being written.
+    pub(crate) fn keep_unwritten(&self, sealed: Vec<Sealed>) {
+        self.install_sealed(&sealed);
+        self.unwritten.insert(sealed);
     }
 
-    /// Drops what memory knows of a run, before the run can be handed out again.
+    pub(crate) fn unwritten(&self) -> &Unwritten {
+        &self.unwritten
+    }
+
+    /// Drops all that memory knows of a run, before the run can be handed out again.
     pub(crate) fn forget(&self, run: Run) {
+        self.uncache(run);
+        self.unwritten.remove(run.page);
+    }
+
+    /// Drops what the cache keeps of a run that some version may still reach.
+    pub(crate) fn uncache(&self, run: Run) {
         self.frames.forget(run.page);
         self.cache.remove(run.page);
     }
@@ -313,7 +340,7 @@ impl PageStore {
     pub(crate) fn remembers(&self, run: Run) -> bool {
         (run.page.get()..run.end()).any(|unit| {
             let unit = PageId::from_allocator(unit);
-            self.frames.contains(unit) || self.cache.contains(unit)
+            self.frames.contains(unit) || self.cache.contains(unit) || self.unwritten.contains(unit)
         })
     }
 
@@ -326,179 +353,8 @@ impl PageStore {
         &self.frames
     }
 
-    // Writing. Every call goes through `guarded`, so the first failure ends all writing.
-
-    /// Writes pages, adjacent ones together, in no order: nothing may name them before all are durable. Sorts `pages` by
-    /// address.
-    pub(crate) fn write_pages(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
-        self.mark_open()?;
-        pages.sort_unstable_by_key(|(page, _)| *page);
-        let spans = self.spans(pages);
-        let writers = (spans.len() / SPANS_PER_WRITER_MIN).min(self.storage.writes_at_once()).max(1);
-        let write = |spans: &[Range<usize>]| spans.iter().try_for_each(|span| self.write_span(&pages[span.clone()]));
-        let (mine, others) = spans.split_at(spans.len().div_ceil(writers));
-        std::thread::scope(|scope| {
-            let started = others.chunks(mine.len().max(1)).map(|spans| {
-                let writer = std::thread::Builder::new().spawn_scoped(scope, move || write(spans));
-                writer.map_err(|_| spans)
-            });
-            let started: Vec<_> = started.collect();
-            let mut outcome = write(mine);
-            for writer in started {
-                // Where the system has no thread to spare, this one does the work.
-                let done = match writer {
-                    Ok(writer) => writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                    Err(spans) => write(spans),
-                };
-                outcome = outcome.and(done);
-            }
-            outcome
-        })
-    }
-
-    /// Cuts sorted pages into those that are written together: adjacent ones, up to a limit.
-    fn spans(&self, pages: &[(PageId, &[u8])]) -> Vec<Range<usize>> {
-        let mut spans: Vec<Range<usize>> = Vec::new();
-        let (mut next, mut len_bytes) = (0, 0);
-        for (index, (page, bytes)) in pages.iter().enumerate() {
-            match spans.last_mut() {
-                Some(span) if page.get() == next && len_bytes + bytes.len() <= WRITE_BYTES_MAX => span.end = index + 1,
-                _ => {
-                    spans.push(index..index + 1);
-                    len_bytes = 0;
-                }
-            }
-            let units = self.layout().units_for_bytes(bytes.len() as u64);
-            len_bytes += bytes.len();
-            next = page.get() + units;
-        }
-        spans
-    }
-
-    /// Writes adjacent pages, each padded to whole units.
-    fn write_span(&self, pages: &[(PageId, &[u8])]) -> Result<()> {
-        let unit_bytes = self.layout().unit_bytes() as usize;
-        let padding = vec![0; unit_bytes];
-        let mut slices = Vec::with_capacity(2 * pages.len());
-        for (_, bytes) in pages {
-            slices.push(IoSlice::new(bytes));
-            let pad = bytes.len().next_multiple_of(unit_bytes) - bytes.len();
-            if pad > 0 {
-                slices.push(IoSlice::new(&padding[..pad]));
-            }
-        }
-        self.write_raw(self.layout().offset(pages[0].0), &slices)
-    }
-
-    /// Makes everything written so far durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.guarded("sync", || self.storage.sync(SyncKind::Data))
-    }
-
-    /// Writes a slot and the god byte that names it, and makes both durable: the commit point.
-    ///
-    /// Everything that the slot names must be durable already.
-    pub(crate) fn flip(&self, index: u8, slot: &[u8; BLOCK_BYTES]) -> Result<()> {
-        let god = GodByte { primary: index, recovery_required: true, two_phase: true };
-        self.write_raw(slot_offset(index), &[IoSlice::new(slot)])?;
-        let mut session = self.session.lock();
-        session.god = god;
-        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, god))])?;
-        self.sync() // the commit point
-    }
-
-    /// Replaces a damaged block 0, durably. The session is open from then on.
-    pub(crate) fn rewrite_header(&self, god: GodByte) -> Result<()> {
-        let mut session = self.session.lock();
-        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, god))])?;
-        self.sync()?;
-        *session = Session { god, marked_open: god.recovery_required };
-        Ok(())
-    }
-
-    /// Whether this session has written anything that closing must conclude.
-    pub(crate) fn is_marked_open(&self) -> bool {
-        self.session.lock().marked_open
-    }
-
-    /// Marks the session as open on the storage, durably, before its first other write.
-    pub(crate) fn mark_open(&self) -> Result<()> {
-        let mut session = self.session.lock();
-        if session.marked_open {
-            return Ok(());
-        }
-        session.god.recovery_required = true;
-        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, session.god))])?;
-        self.sync()?; // nothing else is written before this
-        session.marked_open = true;
-        Ok(())
-    }
-
-    /// Marks the session as closed, after its last write. A poisoned store writes nothing.
-    pub(crate) fn mark_closed(&self) -> Result<()> {
-        let mut session = self.session.lock();
-        if !session.marked_open || self.is_poisoned() {
-            return Ok(());
-        }
-        self.sync()?; // the session's last writes, before the mark
-        session.god.recovery_required = false;
-        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, session.god))])?;
-        self.sync()?;
-        session.marked_open = false;
-        Ok(())
-    }
-
-    /// Extends the file with reserved space. Running out of space here harms nothing and poisons nothing.
-    pub(crate) fn grow(&self, end_units: u64) -> Result<()> {
-        self.mark_open()?;
-        if self.is_poisoned() {
-            return Err(StorageError::Poisoned);
-        }
-        let wanted_bytes = end_units.saturating_mul(u64::from(self.layout().unit_bytes()));
-        match self.storage.preallocate(wanted_bytes) {
-            Ok(()) => {
-                self.end_units.fetch_max(end_units, Ordering::AcqRel);
-                Ok(())
-            }
-            Err(source) if is_space(&source) => Err(StorageError::OutOfSpace { wanted_bytes, source }),
-            Err(source) => {
-                self.poison();
-                Err(StorageError::io("extend")(source))
-            }
-        }
-    }
-
-    /// Cuts the file. Nothing that memory or either slot reaches may lie at or above `end_units`.
-    pub(crate) fn truncate(&self, end_units: u64) -> Result<()> {
-        self.mark_open()?;
-        let bytes = end_units * u64::from(self.layout().unit_bytes());
-        self.guarded("truncate", || self.storage.set_len(bytes))?;
-        self.end_units.store(end_units, Ordering::Release);
-        Ok(())
-    }
-
     pub(crate) fn end_units(&self) -> u64 {
         self.end_units.load(Ordering::Acquire)
-    }
-
-    fn write_raw(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<()> {
-        self.guarded("write", || self.storage.write_at(offset, slices, WriteMode::Plain))
-    }
-
-    /// Ends all writing of this handle.
-    fn poison(&self) {
-        self.poisoned.store(true, Ordering::Release);
-    }
-
-    fn guarded(&self, operation: &'static str, step: impl FnOnce() -> io::Result<()>) -> Result<()> {
-        if self.is_poisoned() {
-            return Err(StorageError::Poisoned);
-        }
-        step().map_err(|source| {
-            self.poison();
-            log::error!("{operation} failed, this handle writes no more: {source}");
-            StorageError::io(operation)(source)
-        })
     }
 
     /// Gives the lock on the storage back.
@@ -507,61 +363,5 @@ impl PageStore {
     }
 }
 
-/// Byte offset of a slot's block.
-pub(crate) fn slot_offset(index: u8) -> u64 {
-    (1 + u64::from(index)) * BLOCK_BYTES as u64
-}
-
-fn is_space(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::memory::MemoryStorage;
-
-    fn store() -> PageStore {
-        let storage = MemoryStorage::new();
-        storage.set_len(u64::from(Layout::FIXED_BYTES)).unwrap();
-        let layout = Layout::new(512, 1, 64).unwrap();
-        let format = Format { layout, uuid: [1; 16], read_only_compatible: 0, compatible: 0 };
-        let god = GodByte { primary: 0, recovery_required: false, two_phase: true };
-        PageStore::new(Arc::new(storage), format, god, u64::from(layout.header_units()), 1 << 20).unwrap()
-    }
-
-    fn page(number: u64) -> PageId {
-        PageId::new(number).unwrap()
-    }
-
-    #[test]
-    fn r20_a_poisoned_store_neither_writes_nor_grows() {
-        let store = store();
-        store.grow(40).unwrap();
-        store.poisoned.store(true, Ordering::Release);
-        let before = store.storage.len().unwrap();
-        assert!(matches!(store.grow(80), Err(StorageError::Poisoned)));
-        assert!(matches!(store.truncate(30), Err(StorageError::Poisoned)));
-        assert!(matches!(store.write_pages(&mut [(page(30), &[1; 512])]), Err(StorageError::Poisoned)));
-        assert_eq!((store.storage.len().unwrap(), store.end_units()), (before, 40));
-    }
-
-    #[test]
-    fn pages_in_any_order_and_of_any_length_land_at_their_addresses() {
-        let store = store();
-        store.grow(88).unwrap();
-        let contents: Vec<(u64, Vec<u8>)> = [(40, 700), (26, 512), (42, 512), (27, 1), (60, 2048), (28, 513)]
-            .map(|(at, len): (u64, usize)| (at, vec![u8::try_from(at).unwrap(); len]))
-            .into();
-        let mut pages: Vec<_> = contents.iter().map(|(at, bytes)| (page(*at), &bytes[..])).collect();
-        store.write_pages(&mut pages).unwrap();
-        for (at, bytes) in &contents {
-            let units = u32::try_from(bytes.len().div_ceil(512)).unwrap();
-            let found = store.load(Run::new(page(*at), units), bytes.len() as u64, Expected::Child(child_sum(bytes)));
-            assert_eq!(found.unwrap()[..], bytes[..]);
-        }
-        let wrong = store.load(Run::new(page(26), 1), 512, Expected::Child(5));
-        assert!(wrong.is_err_and(|error| error.is_corruption()));
-    }
-}
+mod tests;

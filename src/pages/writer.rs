@@ -13,11 +13,14 @@ use super::store::{PageStore, child_sum};
 use super::version::Pin;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{PageId, Run, TransactionId};
-use crate::base::sync::atomic::{AtomicUsize, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
 
 /// Values from this size on are written at once, from the caller's slice.
 pub(crate) const WRITE_THROUGH_BYTES_MIN: usize = 64 << 10;
+
+/// A transaction whose changes take more than this has no record.
+pub(crate) const REDO_BYTES_MAX: usize = 1 << 20;
 
 /// A run that the head version no longer reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,10 @@ pub(crate) struct PageWriter {
     /// Of those, the buffered ones.
     buffered_bytes: AtomicUsize,
     behind: WriteBehind,
+    /// Bytes of changes that are recorded for the redo log.
+    redo_bytes: AtomicUsize,
+    /// The changes of rows that are recorded are all that the transaction does.
+    is_loggable: AtomicBool,
 }
 
 impl PageWriter {
@@ -70,7 +77,8 @@ impl PageWriter {
         let dead = Mutex::new(DeadList { runs: Vec::new(), charge: Charge::new(store.account()) });
         let (dirty_bytes, buffered_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let behind = WriteBehind::new(Arc::clone(&store));
-        Self { store, space, base, birth, dead, dirty_bytes, buffered_bytes, behind }
+        let (redo_bytes, is_loggable) = (AtomicUsize::new(0), AtomicBool::new(true));
+        Self { store, space, base, birth, dead, dirty_bytes, buffered_bytes, behind, redo_bytes, is_loggable }
     }
 
     pub(crate) fn store(&self) -> &PageStore {
@@ -109,6 +117,25 @@ impl PageWriter {
 
     pub(crate) fn dirty_bytes(&self) -> usize {
         self.dirty_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the transaction can be told by a record of its changes of rows.
+    pub(crate) fn is_loggable(&self) -> bool {
+        self.is_loggable.load(Ordering::Relaxed)
+    }
+
+    /// The transaction does something that no record of rows tells, or too much: its commit writes a slot.
+    pub(crate) fn give_up_log(&self) {
+        self.is_loggable.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of recorded changes; says whether they are still worth a record.
+    pub(crate) fn count_redo(&self, added: usize) -> bool {
+        let bytes = self.redo_bytes.fetch_add(added, Ordering::Relaxed) + added;
+        if bytes > REDO_BYTES_MAX {
+            self.give_up_log();
+        }
+        bytes <= REDO_BYTES_MAX
     }
 
     /// Whether so much is dirty that it has to be written early. Buffered changes may take two more shares: the more
@@ -182,8 +209,17 @@ impl PageWriter {
         Ok(())
     }
 
+    /// Takes a run out of the image that only the durable slot names: it is released once another slot is durable.
+    pub(crate) fn retire(&self, run: Run) -> Result<()> {
+        self.space.lock().retire(run, &*self.store)
+    }
+
     /// Writes pages of this transaction before its commit. Nothing reaches them until then.
     pub(crate) fn write_early(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        self.give_up_log();
         self.store.write_pages(pages).map_err(|error| self.cause(error))
     }
 
@@ -196,6 +232,10 @@ impl PageWriter {
     /// Writes finished pages of this transaction before its commit, now or soon, and keeps the nodes in memory. Whoever
     /// reads one of them awaits it first.
     pub(crate) fn write_soon(&self, pages: Vec<Sealed>) -> Result<()> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        self.give_up_log();
         self.behind.write(pages)
     }
 

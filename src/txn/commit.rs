@@ -1,27 +1,46 @@
-//! The commit: an inline checkpoint in two phases, told step by step.
+//! The commit, told step by step: what a transaction changed is sealed, made durable in one of two ways, and published.
 //!
-//! Invariant: everything that a slot names is durable before the slot is written; the slot and the god byte are
-//! durable before anybody sees the version. Until the first write any failure only aborts.
+//! Invariant: nobody sees a version before it is durable. A version that only the log tells of is whole in memory until a
+//! checkpoint has written it.
 //! Layer 5 (txn). Rules: design.md, "Commit".
 
+use super::checkpoint::{self, LogAfter};
 use super::core::{Core, Durable};
 use super::error::CommitError;
+use super::log::record::{self, RecordHead, TableChanges};
 use super::write::{Bracket, OpenTransaction, Staged, WriteTransaction};
-use crate::base::checksum;
 use crate::base::error::{Result, StorageError};
-use crate::base::ids::{Run, TransactionId, TreeRoot};
+use crate::base::ids::{TransactionId, TreeRoot};
 use crate::base::sync::Arc;
-use crate::pages::allocator::Frozen;
+use crate::btree::redo::Redo;
+use crate::catalog::roots::Roots;
 use crate::pages::behind::Sealed;
-use crate::pages::slot::{self, Blob, Slot};
 use crate::pages::version::Version;
-use crate::pages::writer::PageWriter;
+use std::collections::BTreeMap;
 
-/// Everything that the commit is about to write.
-struct Prepared {
+/// A record pays where it is shorter than the changed pages by this factor.
+const RECORD_GAIN_MIN: usize = 4;
+
+/// A replay may have to make so many changes of rows: about what half a second allows.
+const REPLAY_CHANGES_MAX: u64 = 1 << 14;
+
+/// A transaction that is complete and ready to be written.
+struct Change {
     sealed: Vec<Sealed>,
-    frozen: Frozen,
-    slot: Slot,
+    data: TreeRoot,
+    forward: TreeRoot,
+    /// What was done to the rows of each table.
+    redo: Vec<(String, Redo)>,
+}
+
+/// How a transaction becomes durable.
+enum Way {
+    /// By a record in the log, with so many changes of rows.
+    Record { body: Vec<u8>, changes: u64 },
+    /// By a slot, and what becomes of the log then.
+    Slot(LogAfter),
+    /// Not at all: nothing may be written, and only this handle shows it.
+    Memory,
 }
 
 impl WriteTransaction {
@@ -29,7 +48,9 @@ impl WriteTransaction {
     ///
     /// A transaction that changed nothing writes nothing and returns the id of the version that it began on.
     ///
-    /// Cost: one sequential write of all changed pages and a sync, then one small write and a sync.
+    /// Cost: for a small transaction one write of 4 KiB or little more, which forces itself to the medium; for a large one
+    /// a sequential write of all changed pages and a sync, then one small write and a sync. Now and then a small one pays
+    /// for what those before it left to be written.
     ///
     /// # Errors
     /// - [`CommitError::Poisoned`], [`CommitError::TableLeaked`], [`CommitError::Aborted`]: nothing was committed; the
@@ -48,38 +69,91 @@ impl WriteTransaction {
         let core = Arc::clone(bracket.turn.core());
         let mut durable = core.durable.lock();
 
-        let mut sealed = Vec::new();
-        let mut roots = roots.into_value();
-        let staged = (|| {
-            for (name, table) in tables {
-                let Staged::Closed(closed) = table else { continue };
-                let (mut record, tree) = *closed;
-                if tree.is_changed() {
-                    record.root = tree.seal(&mut sealed).map_err(|error| error.in_table(&name))?;
-                    roots.put(&name, &record)?;
-                }
-            }
-            if !roots.is_changed() && !self.commit_unchanged {
-                return Ok(None);
-            }
-            roots.seal(&mut sealed).map(Some)
-        })();
-        let Some((data, forward)) = staged.map_err(aborted)? else {
-            return Ok(durable.slot.transaction);
+        let Some(change) = self.seal(tables, roots.into_value(), &bracket).map_err(aborted)? else {
+            return Ok(durable.head.id);
         };
-        bracket.writer.await_all().map_err(aborted)?;
-        let prepared = freeze(&core, &durable, &bracket.writer, sealed, data, forward);
-        let prepared = prepared.map_err(aborted)?;
-
-        write(&core, &prepared).map_err(in_doubt)?;
-        flip(&core, &durable, &prepared.slot).map_err(in_doubt)?;
-        publish(&core, &mut durable, bracket, &prepared);
-        core.trim(&mut durable);
+        let version = Version {
+            id: self.id,
+            commit_time_micros: self.commit_time_micros.unwrap_or_else(|| core.commit_time(&durable)),
+            data: change.data,
+            forward: change.forward,
+        };
+        let way = self.choose_way(&core, &durable, &bracket, &change, &version);
+        // What records changes keeps the version pinned that the transaction began on.
+        drop(change.redo);
+        match way {
+            Way::Record { body, changes } => {
+                let log = durable.log.as_mut().expect("a record was chosen because there is a log");
+                log.append(&core.store, &body, 1, changes).map_err(in_doubt)?; // the commit point
+                publish(&core, &mut durable, bracket, change.sealed, version);
+            }
+            Way::Memory => publish(&core, &mut durable, bracket, change.sealed, version),
+            Way::Slot(log_after) => {
+                commit_by_slot(&core, &mut durable, bracket, change.sealed, version, log_after)?;
+                core.trim(&mut durable);
+            }
+        }
         Ok(self.id)
+    }
+
+    /// Computes all checksums; `None` where nothing changed.
+    fn seal(&self, tables: BTreeMap<String, Staged>, mut roots: Roots, bracket: &Bracket) -> Result<Option<Change>> {
+        let (mut sealed, mut redo) = (Vec::new(), Vec::new());
+        for (name, table) in tables {
+            let Staged::Closed(closed) = table else { continue };
+            let (mut record, mut tree) = *closed;
+            if tree.is_changed() {
+                match tree.take_redo().filter(|redo| redo.count() > 0) {
+                    Some(changes) => redo.push((name.clone(), changes)),
+                    None => bracket.writer.give_up_log(),
+                }
+                record.root = tree.seal(&mut sealed).map_err(|error| error.in_table(&name))?;
+                roots.put(&name, &record)?;
+            }
+        }
+        if !roots.is_changed() && !self.commit_unchanged {
+            return Ok(None);
+        }
+        let (data, forward) = roots.seal(&mut sealed)?;
+        bracket.writer.await_all()?;
+        Ok(Some(Change { sealed, data, forward, redo }))
+    }
+
+    /// Decides how the transaction becomes durable. A record is worth it where it says much less than the pages, where the
+    /// log has room, and where neither memory nor a replay would have to bear too much.
+    fn choose_way(&self, core: &Core, durable: &Durable, bracket: &Bracket, change: &Change, version: &Version) -> Way {
+        if core.is_read_only() {
+            return Way::Memory;
+        }
+        if self.without_log {
+            return Way::Slot(LogAfter::None);
+        }
+        if self.two_phase || !bracket.writer.is_loggable() || change.redo.is_empty() {
+            return Way::Slot(LogAfter::Kept);
+        }
+        let head =
+            RecordHead { id: version.id, previous: durable.head.id, commit_time_micros: version.commit_time_micros };
+        let tables =
+            change.redo.iter().map(|(name, redo)| TableChanges { name, count: redo.count(), changes: redo.bytes() });
+        let body = record::encode(&head, &tables.collect::<Vec<_>>());
+        let page_bytes: usize = change.sealed.iter().map(|sealed| sealed.bytes.len()).sum();
+        if body.len() * RECORD_GAIN_MIN > page_bytes {
+            return Way::Slot(LogAfter::Kept);
+        }
+        let changes = change.redo.iter().map(|(_, redo)| u64::from(redo.count())).sum();
+        let has_room = durable.log.as_ref().is_some_and(|log| {
+            log.has_room(body.len(), core.store.layout().unit_bytes()) && log.changes() + changes <= REPLAY_CHANGES_MAX
+        });
+        let fits_memory = core.store.unwritten().bytes() + page_bytes <= core.store.account().unwritten_bytes_max();
+        if has_room && fits_memory {
+            Way::Record { body, changes }
+        } else {
+            Way::Slot(LogAfter::Begun { record_bytes: body.len() })
+        }
     }
 }
 
-fn aborted(error: StorageError) -> CommitError {
+pub(super) fn aborted(error: StorageError) -> CommitError {
     CommitError::Aborted(Box::new(error))
 }
 
@@ -87,87 +161,39 @@ fn in_doubt(error: StorageError) -> CommitError {
     CommitError::InDoubt(Box::new(error))
 }
 
-/// Settles what the new slot names: the region table's own run first, then the bitmaps, which count it.
-fn freeze(
+/// Writes everything that the version needs and a slot that names it, and publishes it.
+fn commit_by_slot(
     core: &Core,
-    durable: &Durable,
-    writer: &PageWriter,
+    durable: &mut Durable,
+    mut bracket: Bracket,
     sealed: Vec<Sealed>,
-    data: TreeRoot,
-    forward: TreeRoot,
-) -> Result<Prepared> {
-    let old = durable.slot.region_table;
-    if !old.page.is_none() {
-        let units = u32::try_from(core.store.layout().units_for_bytes(old.len_bytes)).unwrap_or(u32::MAX);
-        writer.free(Run::new(old.page, units), durable.slot.transaction)?;
-    }
-    let generation = durable.slot.generation.checked_add(1);
-    let generation = generation.ok_or_else(|| StorageError::corrupted("the counter of generations overflows"))?;
-    let run = allocate_table(core, writer)?;
-    let mut space = core.space.lock();
-    let frozen = space.freeze();
-    let region_table =
-        Blob { page: run.page, len_bytes: frozen.table.len() as u64, digest: checksum::digest(&frozen.table) };
-    let slot = Slot {
-        generation,
-        transaction: writer.birth(),
-        commit_time_micros: core.clock.now_micros().max(durable.slot.commit_time_micros.saturating_add(1)),
-        session: core.session,
-        data,
-        forward,
-        region_table,
-        reach_units: space.image_end(&*core.store)?,
-        ..durable.slot
-    };
-    Ok(Prepared { sealed, frozen, slot })
-}
-
-/// A run for the region table. Growing the file for it may add a region and with it an entry.
-fn allocate_table(core: &Core, writer: &PageWriter) -> Result<Run> {
-    loop {
-        let units = core.space.lock().table_units();
-        let run = writer.allocate(units)?;
-        if core.space.lock().table_units() == units {
-            return Ok(run);
-        }
-        writer.free(run, writer.birth())?;
-    }
-}
-
-/// First phase: writes everything that the slot names, in the order of addresses, and makes it durable.
-fn write(core: &Core, prepared: &Prepared) -> Result<()> {
-    let mut pages: Vec<_> = prepared.sealed.iter().map(|sealed| (sealed.page, &sealed.bytes[..])).collect();
-    pages.extend(prepared.frozen.bitmaps.iter().map(|(run, bytes)| (run.page, &bytes[..])));
-    pages.push((prepared.slot.region_table.page, &prepared.frozen.table));
-    core.store.write_pages(&mut pages)?;
-    core.store.sync()
-}
-
-/// Second phase: the slot that is not in use and the god byte, durable together. This is the commit point.
-fn flip(core: &Core, durable: &Durable, slot: &Slot) -> Result<()> {
-    core.store.flip(1 - durable.index, &slot::encode(slot, core.store.format()))
-}
-
-/// Lets readers see the version, and hands what it no longer reaches to reclamation.
-fn publish(core: &Core, durable: &mut Durable, mut bracket: Bracket, prepared: &Prepared) {
-    let slot = prepared.slot;
-    core.store.install_sealed(&prepared.sealed);
-    core.space.lock().commit();
+    version: Version,
+    log_after: LogAfter,
+) -> Result<(), CommitError> {
+    let prepared = checkpoint::prepare(core, durable, &bracket.writer, version, sealed, log_after);
+    let prepared = prepared.map_err(aborted)?;
+    checkpoint::write(core, &prepared).map_err(in_doubt)?;
+    checkpoint::flip(core, durable, &prepared).map_err(in_doubt)?;
+    checkpoint::conclude(core, durable, prepared);
     bracket.concluded = true;
-    durable.other_reach_units = durable.slot.reach_units;
-    durable.slot = slot;
-    durable.index = 1 - durable.index;
-    core.pins.publish(Version {
-        id: slot.transaction,
-        commit_time_micros: slot.commit_time_micros,
-        data: slot.data,
-        forward: slot.forward,
-    });
+    reveal(core, durable, bracket, version);
+    Ok(())
+}
+
+/// Publishes a version whose pages are only in memory.
+fn publish(core: &Core, durable: &mut Durable, mut bracket: Bracket, sealed: Vec<Sealed>, version: Version) {
+    core.store.keep_unwritten(sealed);
+    core.space.lock().publish();
+    bracket.concluded = true;
+    durable.head = version;
+    reveal(core, durable, bracket, version);
+}
+
+/// Lets readers see a version, and hands what it no longer reaches to reclamation.
+fn reveal(core: &Core, durable: &mut Durable, bracket: Bracket, version: Version) {
+    core.pins.publish(version);
     let dead = bracket.writer.take_dead();
     // The writer pins the version it began on; its turn goes on in the caller's lock on `durable`.
     drop(bracket);
-    let pinned = core.pins.held();
-    let mut free = durable.reclaim.settle(dead, &pinned);
-    free.extend(durable.reclaim.sweep(&pinned));
-    core.release(free);
+    core.settle(durable, dead);
 }

@@ -79,17 +79,26 @@ impl Core {
         let (end_units, waste_units, is_changed) = (u64::MAX, 0, false);
         let mut compaction =
             Compaction { core: self, report, progress, step_bytes, end_units_max, end_units, waste_units, is_changed };
-        let outcome = compaction.run();
-        // Whatever came of the rounds, the space that they freed is given back. The first failure is the one that tells.
-        let cut = compaction.cut();
-        outcome.and(cut).map(|()| compaction.is_changed)
+        loop {
+            let table_units = self.space.lock().table_units();
+            let outcome = compaction.run();
+            // Whatever came of the rounds, the space that they freed is given back. The first failure is the one that tells.
+            let cut = compaction.cut();
+            if !outcome.and_then(|going| cut.map(|()| going))? || self.space.lock().table_units() == table_units {
+                return Ok(compaction.is_changed);
+            }
+            // A shorter file has a shorter region table, which may find a lower place.
+        }
     }
 }
 
 impl Compaction<'_> {
-    fn run(&mut self) -> Result<(), CompactionError> {
+    /// Packs and moves until there is nothing more to gain; says whether it was left to go so far.
+    fn run(&mut self) -> Result<bool, CompactionError> {
+        self.drop_log()?;
+        self.waste_units = 0;
         if self.round(u64::MAX)?.is_break() {
-            return Ok(());
+            return Ok(false);
         }
         let (mut lowest, mut rounds_without_gain) = (u64::MAX, 0);
         loop {
@@ -97,17 +106,30 @@ impl Compaction<'_> {
             rounds_without_gain = if end < lowest { 0 } else { rounds_without_gain + 1 };
             lowest = lowest.min(end);
             if end <= target || rounds_without_gain > ROUNDS_WITHOUT_GAIN_MAX {
-                return Ok(());
+                return Ok(true);
             }
             let before = self.core.pins.published().id;
             if self.round(target)?.is_break() {
-                return Ok(());
+                return Ok(false);
             }
             // Where nothing moves, what is left up there is pinned or finds no place, unless the region table has it.
             if self.core.pins.published().id == before && !self.let_go()? {
-                return Ok(());
+                return Ok(true);
             }
         }
+    }
+
+    /// Writes what only the log tells, and gives the log's space back: it could lie anywhere.
+    fn drop_log(&mut self) -> Result<(), CompactionError> {
+        let turn = self.core.take_turn()?;
+        if self.core.durable.lock().slot.log.is_some() {
+            let mut transaction = WriteTransaction::begin(turn)?;
+            transaction.commit_unchanged = true;
+            transaction.without_log = true;
+            transaction.commit()?;
+            self.is_changed = true;
+        }
+        Ok(())
     }
 
     /// Goes through all tables once.
@@ -128,7 +150,8 @@ impl Compaction<'_> {
 
     /// Compacts a part of the tables in one transaction and returns where the next part begins.
     fn step(&mut self, from: &Place, limit_units: u64) -> Result<Option<Place>, CompactionError> {
-        let transaction = WriteTransaction::begin(self.core.take_turn()?)?;
+        let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
+        transaction.without_log = true;
         let (older, end) = (self.core.pins.held().len() - 1, self.ends()?.0);
         // What others added between two steps is not due to this.
         self.end_units_max += end.saturating_sub(self.end_units);
@@ -221,6 +244,7 @@ impl Compaction<'_> {
         let Some(place) = writer.allocate_below(table_units, other_reach - 1)? else { return Ok(false) };
         writer.free(place, writer.birth())?;
         transaction.commit_unchanged = true;
+        transaction.without_log = true;
         transaction.commit()?;
         self.is_changed = true;
         Ok(true)

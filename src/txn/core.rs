@@ -4,17 +4,18 @@
 //! Layer 5 (txn). Lock order: the writer's turn, then `durable`, then the space, then the pins.
 
 use super::error::TransactionError;
+use super::log::LogWriter;
 use super::reclaim::Reclaim;
 use crate::base::clock::Clock;
-use crate::base::error::Result;
-use crate::base::ids::Run;
-use crate::base::sync::atomic::{AtomicBool, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::{Run, TransactionId};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::pages::header::GodByte;
 use crate::pages::select::OpenNote;
 use crate::pages::slot::Slot;
 use crate::pages::store::PageStore;
-use crate::pages::version::Pins;
+use crate::pages::version::{Pins, Version};
 use crate::pages::writer::Space;
 
 /// An open database.
@@ -29,6 +30,14 @@ pub(crate) struct Core {
     pub(crate) read_only: bool,
     /// Random number of this session.
     pub(crate) session: [u8; 16],
+    /// Longest segment of the redo log.
+    pub(crate) log_bytes_max: u64,
+    /// The session before was not closed.
+    pub(super) is_unclean: bool,
+    /// What the log held is applied: until then nothing is written, at close neither.
+    pub(super) is_recovered: AtomicBool,
+    /// No transaction of this session has a lower id: readers may have seen those below before a crash.
+    id_min: AtomicU64,
     turn: Turn,
     header_damaged: AtomicBool,
 }
@@ -36,6 +45,12 @@ pub(crate) struct Core {
 /// What the storage holds durably, and what memory owes to it.
 #[derive(Debug)]
 pub(crate) struct Durable {
+    /// The version that was committed last.
+    pub(crate) head: Version,
+    /// What was committed since the slot, where the next record goes. Without it the next commit writes a slot.
+    pub(crate) log: Option<LogWriter>,
+    /// Room for what the next checkpoint has to write, so that a full device does not keep it from giving space back.
+    pub(crate) reserve: Option<Run>,
     /// The slot that was written last, and its index.
     pub(crate) slot: Slot,
     pub(crate) index: u8,
@@ -52,6 +67,19 @@ pub(crate) struct Opened {
     pub(crate) durable: Durable,
     pub(crate) notes: Vec<OpenNote>,
     pub(crate) header_damaged: bool,
+    /// The last session was not closed.
+    pub(crate) is_unclean: bool,
+}
+
+impl Durable {
+    /// Every version whose pages are needed, ascending: what is pinned, and what the slot names.
+    pub(crate) fn needed(&self, pins: &Pins) -> Vec<TransactionId> {
+        let mut needed = pins.held();
+        if let Err(place) = needed.binary_search(&self.slot.transaction) {
+            needed.insert(place, self.slot.transaction);
+        }
+        needed
+    }
 }
 
 /// How a database behaves while it is open.
@@ -60,17 +88,16 @@ pub(crate) struct CoreOptions {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) read_only: bool,
     pub(crate) session: [u8; 16],
+    pub(crate) log_bytes_max: u64,
 }
+
+/// Ids that a session may give to transactions beyond the last durable one.
+const IDS_AHEAD: u64 = 1 << 24;
 
 impl Core {
     pub(crate) fn new(opened: Opened, options: CoreOptions) -> Arc<Self> {
-        let slot = &opened.durable.slot;
-        let published = crate::pages::version::Version {
-            id: slot.transaction,
-            commit_time_micros: slot.commit_time_micros,
-            data: slot.data,
-            forward: slot.forward,
-        };
+        let published = opened.durable.head;
+        let is_recovered = AtomicBool::new(opened.durable.slot.log.is_none());
         Arc::new(Self {
             store: Arc::new(opened.store),
             space: Arc::new(opened.space),
@@ -80,6 +107,10 @@ impl Core {
             notes: opened.notes,
             read_only: options.read_only,
             session: options.session,
+            log_bytes_max: options.log_bytes_max,
+            id_min: AtomicU64::new(0),
+            is_unclean: opened.is_unclean,
+            is_recovered,
             turn: Turn::default(),
             header_damaged: AtomicBool::new(opened.header_damaged),
         })
@@ -100,7 +131,7 @@ impl Core {
             return Err(TransactionError::HeaderDamaged);
         }
         if self.store.is_poisoned() {
-            return Err(crate::base::error::StorageError::Poisoned.into());
+            return Err(StorageError::Poisoned.into());
         }
         Ok(turn)
     }
@@ -128,11 +159,29 @@ impl Core {
         }
     }
 
+    /// From here on ids are some that nobody has seen, as far as the last session kept to [`IDS_AHEAD`].
+    pub(super) fn skip_seen_ids(&self, durable: TransactionId) {
+        if self.is_unclean {
+            self.id_min.store(durable.get().saturating_add(IDS_AHEAD), Ordering::Relaxed);
+        }
+    }
+
+    /// The id that follows another.
+    pub(super) fn next_id(&self, id: TransactionId) -> Result<TransactionId> {
+        let least = TransactionId::new(self.id_min.load(Ordering::Relaxed));
+        id.next()
+            .map(|next| next.max(least))
+            .ok_or_else(|| StorageError::corrupted("the counter of transaction ids overflows"))
+    }
+
+    /// The time of a commit now; times ascend as ids do.
+    pub(super) fn commit_time(&self, durable: &Durable) -> u64 {
+        self.clock.now_micros().max(durable.head.commit_time_micros.saturating_add(1))
+    }
+
     /// Gives back what readers held that are gone by now. The writer's turn is taken and no transaction runs.
-    pub(crate) fn sweep(&self, durable: &mut MutexGuard<'_, Durable>) {
-        let pinned = self.pins.held();
-        let free = durable.reclaim.sweep(&pinned);
-        self.release(free);
+    pub(crate) fn sweep(&self, durable: &mut Durable) {
+        self.settle(durable, Vec::new());
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn create(storage: &dyn Storage, format: &Format) -> Result<()> {
         data: TreeRoot::EMPTY,
         forward: TreeRoot::EMPTY,
         region_table: Blob::NONE,
+        log: None,
         reach_units: u64::from(format.layout.header_units()),
         application_id: 0,
         user_version: 0,

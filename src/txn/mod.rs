@@ -4,16 +4,19 @@
 //! handed out again.
 //! Layer 5 (txn). Rules: design.md, "Commit", "Reclamation", "Opening".
 
-pub(crate) mod commit;
+mod checkpoint;
+mod commit;
 pub(crate) mod compact;
 pub(crate) mod core;
 pub(crate) mod create;
 pub(crate) mod error;
+mod log;
 pub(crate) mod oracle;
 pub(crate) mod read;
 pub(crate) mod reclaim;
 pub(crate) mod recover;
 #[cfg(test)]
 mod recover_tests;
+mod replay;
 pub(crate) mod shutdown;
 pub(crate) mod write;

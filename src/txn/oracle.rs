@@ -13,6 +13,7 @@ use crate::btree::check::{Checker, Reach, TreeStats};
 use crate::btree::cursor::RangeCursor;
 use crate::btree::tree::SnapshotPages;
 use crate::catalog::roots;
+use crate::pages::writer::Dead;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
@@ -32,6 +33,8 @@ pub struct IntegrityReport {
     pub reached_units: u64,
     /// Allocation units that are kept only because readers still see them.
     pub pending_units: u64,
+    /// Allocation units that are kept only because the last checkpoint reaches them: the redo log tells what changed since.
+    pub checkpoint_units: u64,
     /// Length of the file in allocation units.
     pub file_units: u64,
 }
@@ -115,8 +118,19 @@ impl Core {
             let units = u32::try_from(self.store.layout().units_for_bytes(table.len_bytes)).unwrap_or(u32::MAX);
             reach.add(Run::new(table.page, units))?;
         }
+        if let Some(log) = durable.slot.log {
+            reach.add(Run::new(log.page, log.units))?;
+        }
+        if let Some(reserve) = durable.reserve {
+            reach.add(reserve)?;
+        }
         let reached_units = reach.units().count() as u64;
-        let pending: Vec<Run> = durable.reclaim.held().map(|dead| dead.run).collect();
+        let pinned = self.pins.held();
+        let is_pinned = |dead: &Dead| pinned.iter().any(|pin| dead.birth <= *pin && *pin < dead.freed);
+        let (readers, checkpoint): (Vec<Dead>, Vec<Dead>) = durable.reclaim.held().copied().partition(is_pinned);
+        let units = |dead: &[Dead]| dead.iter().map(|dead| u64::from(dead.run.units)).sum();
+        let (pending_units, checkpoint_units) = (units(&readers), units(&checkpoint));
+        let pending: Vec<Run> = readers.iter().chain(&checkpoint).map(|dead| dead.run).collect();
         self.check_account(reach, &pending)?;
         Ok(IntegrityReport {
             tables: tables.len() as u64,
@@ -124,7 +138,8 @@ impl Core {
             nodes: total.leaf_pages + total.branch_pages,
             stored_bytes: total.stored_bytes,
             reached_units,
-            pending_units: pending.iter().map(|run| u64::from(run.units)).sum(),
+            pending_units,
+            checkpoint_units,
             file_units: self.store.end_units(),
         })
     }

@@ -16,6 +16,7 @@ use crate::pages::region_table::RegionTable;
 use crate::pages::select::{SelectError, Selection, select};
 use crate::pages::slot;
 use crate::pages::store::PageStore;
+use crate::pages::version::Version;
 use std::io::{self, IoSliceMut};
 
 /// What opening may do.
@@ -155,6 +156,9 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
     let recovery_required = selection.god.is_none_or(|god| god.recovery_required);
     let god = GodByte { primary: selection.index, recovery_required, two_phase: true };
     let store = PageStore::new(storage, selection.format, god, end_units, options.cache_bytes_max)?;
+    if options.read_only || selection.god.is_none() {
+        store.keep_silent(true);
+    }
     let mut allocator = if slot.region_table.page.is_none() {
         let mut allocator = Allocator::create(layout);
         allocator.grow(end_units);
@@ -178,7 +182,14 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
     let other_reach_units = selection.other.map_or(0, |other| other.reach_units);
     allocator.charge_to(store.account());
     let reclaim = Reclaim::new(store.account());
-    let durable = Durable { slot, index: selection.index, other_reach_units, reclaim };
+    let head = Version {
+        id: slot.transaction,
+        commit_time_micros: slot.commit_time_micros,
+        data: slot.data,
+        forward: slot.forward,
+    };
+    let durable = Durable { head, log: None, reserve: None, slot, index: selection.index, other_reach_units, reclaim };
     let header_damaged = selection.god.is_none();
-    Ok(Opened { store, space: Mutex::new(allocator), durable, notes: selection.notes, header_damaged })
+    let (notes, is_unclean) = (selection.notes, recovery_required);
+    Ok(Opened { store, space: Mutex::new(allocator), durable, notes, header_damaged, is_unclean })
 }

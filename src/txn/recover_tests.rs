@@ -24,7 +24,7 @@ fn open(disk: &SimDisk, create: bool, read_only: bool) -> Result<Arc<Core>, Data
     let options =
         OpenOptions { read_only, create: create.then_some(format), test_geometry: true, cache_bytes_max: 1 << 20 };
     let opened = recover::open(Arc::new(disk.clone()), &options)?;
-    let options = CoreOptions { clock: Arc::new(SystemClock), read_only, session: [2; 16] };
+    let options = CoreOptions { clock: Arc::new(SystemClock), read_only, session: [2; 16], log_bytes_max: 1 << 20 };
     Ok(Core::new(opened, options))
 }
 

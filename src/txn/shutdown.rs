@@ -6,7 +6,7 @@
 
 use super::core::{Core, Durable};
 use crate::base::error::Result;
-use crate::base::sync::MutexGuard;
+use crate::base::sync::atomic::Ordering;
 
 /// A free tail is cut after a commit once it is longer than this share of the file, and than `TRIM_UNITS_MIN`.
 const TRIM_SHARE: u64 = 4;
@@ -41,16 +41,31 @@ impl Core {
     }
 
     /// Cuts the whole free tail. The writer's turn is taken, or nobody uses the database any more.
-    pub(crate) fn cut_tail(&self, durable: &mut MutexGuard<'_, Durable>) -> Result<()> {
+    pub(crate) fn cut_tail(&self, durable: &mut Durable) -> Result<()> {
         self.sweep(durable);
         let floor = self.cut_floor(durable)?;
         if floor < self.store.end_units() { self.cut(floor) } else { Ok(()) }
     }
 
+    /// Writes what only the log tells, and gives its space back: the older slot has to let go of it as well.
+    fn let_log_go(&self, durable: &mut Durable) -> Result<()> {
+        if durable.slot.log.is_none() {
+            return Ok(());
+        }
+        self.checkpoint(durable)?;
+        if durable.other_reach_units > self.cut_floor(durable)?.min(durable.slot.reach_units) {
+            self.checkpoint(durable)?;
+        }
+        Ok(())
+    }
+
     /// Concludes the session: cuts the free tail and marks the file as closed. Nobody else uses the database any more.
     pub(crate) fn shut_down(&self) -> Result<()> {
-        if !self.is_read_only() && self.store.is_marked_open() && !self.store.is_poisoned() {
-            self.cut_tail(&mut self.durable.lock())?;
+        let may_write = self.is_recovered.load(Ordering::Acquire) && !self.is_read_only() && !self.store.is_poisoned();
+        if may_write && self.store.is_marked_open() {
+            let mut durable = self.durable.lock();
+            self.let_log_go(&mut durable)?;
+            self.cut_tail(&mut durable)?;
             self.store.mark_closed()?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! Uses no code of `src/` and follows design.md, "Block 0", "Commit slots" and "Opening".
 
 use super::bytes::{Refusal, Result, all_zero, array, corrupted, digest, part, require, size, u32_at, u64_at};
+use super::log::{Log, LogReference};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -40,6 +41,17 @@ impl Layout {
         self.region_units / 2 * self.unit_bytes
     }
 
+    /// The bytes of `units` units from `page`, a run, which must lie in the usable units of one region.
+    pub(crate) fn run(self, file: &[u8], page: u64, units: usize) -> Result<&[u8]> {
+        let page = size(page)?;
+        require(units > 0 && units <= self.region_units / 2, "a run has an impossible length")?;
+        require(page >= self.fixed_units(), "a run lies in the fixed blocks")?;
+        let in_region = (page - self.fixed_units()) % self.region_units;
+        require(in_region >= 2 * self.bitmap_units(), "a run lies in the bitmaps")?;
+        require(in_region + units <= self.region_units, "a run leaves its region")?;
+        part(file, page.saturating_mul(self.unit_bytes), units * self.unit_bytes)
+    }
+
     fn is_allowed(self) -> bool {
         let Self { unit_bytes, node_bytes, region_units } = self;
         [512, 1024, 2048, 4096].contains(&unit_bytes)
@@ -61,7 +73,7 @@ enum Immutable {
 
 fn immutable(fields: &[u8]) -> Result<Immutable> {
     // The features at 32 and 40 forbid nothing to who only reads.
-    if u32_at(fields, 0)? != 1 || u64_at(fields, 24)? != 0 {
+    if u32_at(fields, 0)? != 2 || u64_at(fields, 24)? != 0 {
         return Ok(Immutable::Foreign);
     }
     let layout = Layout {
@@ -108,10 +120,12 @@ pub(crate) struct Slot {
     pub(crate) layout: Layout,
     pub(crate) generation: u64,
     pub(crate) transaction: u64,
+    pub(crate) commit_time_micros: u64,
     pub(crate) data_root: TreeRoot,
     pub(crate) forward_root: TreeRoot,
     /// Absent while the file has no region.
     pub(crate) region_table: Option<BlobReference>,
+    pub(crate) log: Option<LogReference>,
     pub(crate) reach: u64,
     immutable: [u8; 128],
 }
@@ -144,15 +158,17 @@ fn slot(block: &[u8], layout: Layout) -> Result<Slot> {
     let generation = u64_at(block, 8)?;
     require(generation > 0, "generation 0")?;
     require(all_zero(&block[48..64]), "a lineage")?;
-    require(all_zero(&block[224..416]), "a blob reference that version 1 does not know")?;
+    require(all_zero(&block[224..368]), "a blob reference that version 2 does not know")?;
     let table = BlobReference { page: u64_at(block, 176)?, length: u64_at(block, 184)?, digest: array(block, 192)? };
     Ok(Slot {
         layout,
         generation,
         transaction: u64_at(block, 16)?,
+        commit_time_micros: u64_at(block, 24)?,
         data_root: TreeRoot::decode(&block[64..120])?,
         forward_root: TreeRoot::decode(&block[120..176])?,
         region_table: (!all_zero(&block[176..224])).then_some(table),
+        log: LogReference::decode(&block[368..416])?,
         reach: u64_at(block, 416)?,
         immutable: array(block, 3936)?,
     })
@@ -198,6 +214,8 @@ pub(crate) enum Note {
 pub(crate) struct Opened {
     pub(crate) bytes: Vec<u8>,
     pub(crate) slot: Slot,
+    /// What was committed on the slot's version, where the slot names a log.
+    pub(crate) log: Option<Log>,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -210,6 +228,12 @@ impl Opened {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| io(&error))?;
         Self::new(bytes)
+    }
+
+    /// Id of the last transaction that is durable, and the time of its commit in microseconds.
+    pub(crate) fn last_commit(&self) -> (u64, u64) {
+        let of_slot = (self.slot.transaction, self.slot.commit_time_micros);
+        self.log.as_ref().and_then(Log::last_commit).unwrap_or(of_slot)
     }
 
     pub(crate) fn new(bytes: Vec<u8>) -> Result<Self> {
@@ -241,7 +265,8 @@ impl Opened {
         let end_units = bytes.len() / slot.layout.unit_bytes;
         require(size(slot.reach)? <= end_units, "the file is shorter than the slot's reach")?;
         require(size(slot.reach)? >= slot.layout.fixed_units(), "the reach ends inside the fixed blocks")?;
-        Ok(Self { bytes, slot, notes })
+        let log = Log::read(&bytes, &slot, notes.contains(&Note::SteppedBack))?;
+        Ok(Self { bytes, slot, log, notes })
     }
 }
 

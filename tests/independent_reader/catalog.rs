@@ -1,11 +1,12 @@
 //! The catalog, and the contents of a whole database: every table, its types and its rows.
 //!
-//! Uses no code of `src/` and follows design.md, "Catalog".
+//! Uses no code of `src/` and follows design.md, "Catalog" and "Redo log".
 
 use super::blocks::{Note, Opened, TreeRoot};
 use super::bytes::{Result, corrupted, part, require, size, u16_at, u64_at};
+use super::log::Rows;
 use super::space::{account, covered};
-use super::tree::{Run, Walk};
+use super::tree::{Run, RunKind, Walk};
 use super::types::{Datum, Type};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,7 +20,7 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<(Datum, Datum)>,
 }
 
-/// Everything that the serving slot of a file reaches.
+/// Everything that the serving slot of a file reaches, and what the log tells beyond it.
 #[derive(Debug)]
 pub(crate) struct Contents {
     pub(crate) tables: BTreeMap<String, Table>,
@@ -79,14 +80,24 @@ pub(crate) fn read(file: &Opened) -> Result<Contents> {
     ids.sort_unstable();
     require(ids.windows(2).all(|pair| pair[0] < pair[1]), "two tables have one id")?;
     require(ids.iter().all(|id| (1..table_id_next).contains(id)), "a table has an id that was not given")?;
-    let mut tables = BTreeMap::new();
-    for Record { name, root, key, value, .. } in records {
-        let mut rows = Vec::new();
-        walk.tree(&root, &mut |key_bytes, value_bytes| {
-            rows.push((key.key(key_bytes)?, value.value(value_bytes)?));
+    let mut stored = BTreeMap::new();
+    for record in &records {
+        let rows = stored.entry(record.name.clone()).or_insert_with(Rows::new);
+        walk.tree(&record.root, &mut |key, value| {
+            rows.insert(key.to_vec(), value.to_vec());
             Ok(())
         })?;
-        tables.insert(name, Table { key, value, row_count: root.rows, rows });
+    }
+    if let (Some(reference), Some(log)) = (&file.slot.log, &file.log) {
+        walk.run(reference.page, reference.units * file.slot.layout.unit_bytes, RunKind::Log)?;
+        log.apply(&mut stored)?;
+    }
+    let mut tables = BTreeMap::new();
+    for Record { name, key, value, .. } in records {
+        let rows = stored.remove(&name).unwrap_or_default();
+        let decoded = rows.iter().map(|(row_key, row_value)| Ok((key.key(row_key)?, value.value(row_value)?)));
+        let rows: Vec<_> = decoded.collect::<Result<_>>()?;
+        tables.insert(name, Table { key, value, row_count: rows.len() as u64, rows });
     }
     let bitmaps = account(file, &mut walk)?;
     let covered = covered(file, &walk, &bitmaps);

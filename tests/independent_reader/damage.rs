@@ -5,10 +5,10 @@
 use super::blocks::{BLOCK_BYTES, Note, Opened};
 use super::bytes::{Refusal, Result, digest};
 use super::catalog::{Contents, read};
+use super::replay::in_memory;
 use super::tree::RunKind;
-use cowslip::{Database, MemoryStorage, OpenNote, Storage, TableDefinition, WriteMode};
+use cowslip::{Database, OpenNote, TableDefinition};
 use std::fs;
-use std::io::IoSlice;
 
 const WORDS: TableDefinition<&str, &[u8]> = TableDefinition::new("words");
 
@@ -138,13 +138,6 @@ fn a_file_that_is_cut_below_its_reach_is_refused() {
     assert!(matches!(read_bytes(bytes[..end - 1].to_vec()), Err(Refusal::Corrupted(_))));
 }
 
-/// Not a file: opening one drops what the system has cached of it, thousands of times here.
-fn in_memory(bytes: &[u8]) -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    storage.write_at(0, &[IoSlice::new(bytes)], WriteMode::Plain).unwrap();
-    storage
-}
-
 /// What the crate itself notes on opening the bytes; `None` where it refuses them.
 fn crate_notes(bytes: &[u8]) -> Option<Vec<Note>> {
     let storage = in_memory(bytes);
@@ -233,9 +226,9 @@ fn opening_agrees_with_the_crate_on_forged_formats() {
 }
 
 #[test]
-fn a_later_version_or_feature_is_foreign_and_a_compatible_one_is_read() {
+fn another_version_or_feature_is_foreign_and_a_compatible_one_is_read() {
     let bytes = sample(2, true);
-    for (offset, byte) in [(0, 2), (24, 1), (31, 0x80)] {
+    for (offset, byte) in [(0, 1), (0, 3), (24, 1), (31, 0x80)] {
         for (block, fields) in [(0, 16), (1, 3936), (2, 3936)] {
             let mut bytes = bytes.clone();
             forge(&mut bytes, block, fields + offset, byte);

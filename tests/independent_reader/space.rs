@@ -114,7 +114,11 @@ pub(crate) fn covered(file: &Opened, walk: &Walk<'_>, bitmaps: &[Range<usize>]) 
     // Block 0 without bytes 13..16 and what follows its digest, then both slots.
     let mut ranges = vec![0..13, 16..176, BLOCK_BYTES..3 * BLOCK_BYTES];
     ranges.extend_from_slice(bitmaps);
-    ranges.extend(walk.runs.iter().map(|run| {
+    if let (Some(reference), Some(log)) = (&file.slot.log, &file.log) {
+        let start = size(reference.page).unwrap_or(0) * file.slot.layout.unit_bytes;
+        ranges.extend(log.covered.iter().map(|range| start + range.start..start + range.end));
+    }
+    ranges.extend(walk.runs.iter().filter(|run| run.kind != RunKind::Log).map(|run| {
         let start = run.page * file.slot.layout.unit_bytes;
         start..start + run.length
     }));

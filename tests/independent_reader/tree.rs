@@ -18,6 +18,7 @@ pub(crate) enum RunKind {
     Piece,
     List,
     RegionTable,
+    Log,
 }
 
 /// A run that the slot reaches.
@@ -53,16 +54,8 @@ impl<'f> Walk<'f> {
 
     /// The first `length` bytes of the run at `page`, which must lie in the usable units of one region.
     pub(crate) fn run(&mut self, page: u64, length: usize, kind: RunKind) -> Result<&'f [u8]> {
-        let Layout { unit_bytes, region_units, .. } = self.layout;
+        let whole_units = self.layout.run(&self.file.bytes, page, length.div_ceil(self.layout.unit_bytes))?;
         let page = size(page)?;
-        require(length > 0 && length <= self.layout.run_bytes_max(), "a run has an impossible length")?;
-        require(page >= self.layout.fixed_units(), "a run lies in the fixed blocks")?;
-        let in_region = (page - self.layout.fixed_units()) % region_units;
-        require(in_region >= 2 * self.layout.bitmap_units(), "a run lies in the bitmaps")?;
-        let units = length.div_ceil(unit_bytes);
-        require(in_region + units <= region_units, "a run leaves its region")?;
-        let start = page.saturating_mul(unit_bytes);
-        let whole_units = part(&self.file.bytes, start, units * unit_bytes)?;
         self.runs.push(Run { page, length, kind });
         Ok(&whole_units[..length])
     }

@@ -1,7 +1,7 @@
 //! Power cuts at every operation of small histories: the state found is exactly one commit, none older than the last
 //! acknowledged one.
 
-use crate::fixture::{Model, assert_sound, closed_tiny, put, rows, set, tiny, unset};
+use crate::fixture::{Model, assert_sound, closed_tiny, put, put_by_slot, rows, set, tiny, unset};
 use cowslip::sim::{CrashPlan, OperationKind, SimDisk};
 use cowslip::{Database, DatabaseError, OpenNote};
 
@@ -105,7 +105,7 @@ fn r17_the_file_is_cut_only_above_both_slots_and_pinned_pages() {
     let mut cuts = 0;
     for round in 10..16 {
         let before = disk.next_operation();
-        set(&db, &mut model, 0..1, round, 10);
+        put_by_slot(&db, 0..1, round, 10);
         let cut = disk
             .operations()
             .iter()
@@ -255,7 +255,7 @@ fn r13_the_live_slot_is_never_written() {
     let db = tiny().open_with_storage(disk.clone()).unwrap();
     let from = disk.next_operation();
     for round in 0..8 {
-        put(&db, 0..5, round, 20).unwrap();
+        put_by_slot(&db, 0..5, round, 20);
     }
     let slots: Vec<u64> = (disk.operations().iter().filter(|operation| operation.number >= from))
         .filter_map(|operation| match operation.kind {

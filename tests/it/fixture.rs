@@ -122,6 +122,18 @@ pub(crate) fn put(db: &Database, keys: std::ops::Range<u64>, round: u64, len: us
     })
 }
 
+/// Sets keys in one commit that writes a slot.
+pub(crate) fn put_by_slot(db: &Database, keys: std::ops::Range<u64>, round: u64, len: usize) {
+    let mut tx = db.begin_write().unwrap();
+    tx.set_two_phase_commit(true);
+    let mut rows = tx.open_table(ROWS).unwrap();
+    for key in keys {
+        rows.insert(key, &value(key, round, len)[..]).unwrap();
+    }
+    drop(rows);
+    tx.commit().unwrap();
+}
+
 /// Removes keys in one commit, in the database and in the model.
 pub(crate) fn unset(db: &Database, model: &mut Model, keys: std::ops::Range<u64>) {
     db.update(|tx| {

@@ -30,6 +30,14 @@ mod input;
 #[cfg(test)]
 mod lifetimes;
 #[cfg(test)]
+mod log;
+#[cfg(test)]
+mod log_limits;
+#[cfg(test)]
+mod log_recovery;
+#[cfg(test)]
+mod log_rows;
+#[cfg(test)]
 mod merges;
 #[cfg(test)]
 mod reuse;

@@ -1,6 +1,6 @@
 //! The account of space: allocated = reached + pending after whatever a transaction did.
 
-use crate::fixture::{Model, ROWS, assert_sound, put, rows, set, tiny, unset, value};
+use crate::fixture::{Model, ROWS, assert_sound, put, put_by_slot, rows, set, tiny, unset, value};
 use cowslip::sim::{CrashPlan, OperationKind, SimDisk};
 use cowslip::{Error, TableDefinition};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -91,7 +91,7 @@ fn r5_bitmap_copies_take_turns_and_an_aborted_commit_takes_none() {
     let mut copies = Vec::new();
     for round in 1..12 {
         let from = disk.next_operation();
-        put(&db, 0..5, round, 20).unwrap();
+        put_by_slot(&db, 0..5, round, 20);
         // Copies A and B of the only region are units 24 and 25.
         let covers = |at: u64| {
             disk.operations().iter().filter(|operation| operation.number >= from).any(|operation| {

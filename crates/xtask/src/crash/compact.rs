@@ -60,7 +60,9 @@ impl Recorder<'_> {
     pub(super) fn compact(&mut self, steps_max: usize) -> Result<(), Failure> {
         let (db, disk, state) = (self.database()?.clone(), self.timeline.disk.clone(), self.current.clone());
         let mut watch = Watch { state: &state, moments: Vec::new() };
-        watch.expect(db.begin_read()?.id().get() + 1, disk.next_operation());
+        // After a crash ids go on further up.
+        let next_id = db.begin_write().map_or(db.begin_read()?.id().get() + 1, |tx| tx.id().get());
+        watch.expect(next_id, disk.next_operation());
         let (mut steps, mut wrong) = (0, None);
         let outcome = db.compact_with(|_| {
             steps += 1;

@@ -156,17 +156,22 @@ impl Ledger {
     /// Lets the newest slot decay after each commit and after each clean close.
     pub(super) fn rot(&mut self, timeline: &Timeline, random: &mut Random) {
         let operations = timeline.disk.operations();
-        for pair in timeline.moments.windows(2) {
-            let [before, newest] = pair else { continue };
+        for newest in &timeline.moments[1..] {
             let Some(acked) = newest.acked else { continue };
-            let slot = operations.iter().rfind(|done| done.number < acked && is_slot(&done.kind));
-            let Some(OperationKind::Write { offset, .. }) = slot.map(|done| done.kind) else { continue };
             let closed = timeline
                 .sessions
                 .iter()
                 .find(|session| session.closing == Some(acked))
                 .and_then(|session| session.closed);
             for (end, closed) in [Some((acked, false)), closed.map(|closed| (closed, true))].into_iter().flatten() {
+                let slot = operations.iter().rfind(|done| done.number < end && is_slot(&done.kind));
+                let Some((written, OperationKind::Write { offset, .. })) = slot.map(|done| (done.number, done.kind))
+                else {
+                    continue;
+                };
+                // What the older slot and its log tell: all that was safe before the newest slot was written.
+                let was_safe = |moment: &&Moment| moment.acked.is_some_and(|acked| acked <= written);
+                let Some(before) = timeline.moments.iter().rfind(was_safe) else { continue };
                 // Everything up to the end survived, and nothing after it.
                 let disk = timeline.disk.crash_image(&CrashPlan::everything(end - 1));
                 disk.flip_bit(offset + 40 + random.below_wide(100), 2).expect("a slot has that byte");

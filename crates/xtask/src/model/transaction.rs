@@ -65,8 +65,9 @@ impl Episode<'_> {
         let end = ends[self.random.weighted(&[560, 70, 50, 180, 80, 70])];
         let mut plan = self.plan();
         let mut staged = self.committed.clone();
-        let operation = self.disk.simulation().map(|disk| disk.next_operation());
         let transaction = self.db().begin_write()?;
+        // Where the file could not grow before, beginning may have written a checkpoint.
+        let operation = self.disk.simulation().map(|disk| disk.next_operation());
         match end {
             End::Panic => {
                 if self.random.chance(500) {

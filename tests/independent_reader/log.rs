@@ -1,0 +1,224 @@
+//! The redo log: what was committed since the slot was written, as changes of rows.
+//!
+//! Uses no code of `src/` and follows design.md, "Redo log".
+
+use super::blocks::Slot;
+use super::bytes::{Result, all_zero, array, corrupted, digest, part, require, size, u16_at, u32_at, u64_at};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use xxhash_rust::xxh3::xxh3_128;
+
+pub(crate) const GROUP_HEADER_BYTES: usize = 64;
+const BODY_BYTES_MAX: usize = 2 << 20;
+const RECORD_HEADER_BYTES: usize = 40;
+const KEY_BYTES_MAX: u32 = 65536;
+/// Stands for the length of a value where the row is removed.
+const REMOVED: u32 = u32::MAX;
+
+/// Stored keys and values of a table.
+pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Bytes 368..416 of a slot, where they name a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogReference {
+    pub(crate) page: u64,
+    pub(crate) units: usize,
+    pub(crate) nonce: [u8; 16],
+}
+
+impl LogReference {
+    /// Refuses what makes the slot invalid.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>> {
+        if all_zero(bytes) {
+            return Ok(None);
+        }
+        let (page, units) = (u64_at(bytes, 0)?, u64_at(bytes, 8)?);
+        require(page != 0 && page < 1 << 48, "a log without a page, or with bits above its number")?;
+        require((2..1 << 32).contains(&units), "a log of an impossible length")?;
+        require(all_zero(part(bytes, 32, 16)?), "reserved bytes of a log's reference are not zero")?;
+        Ok(Some(Self { page, units: size(units)?, nonce: array(bytes, 16)? }))
+    }
+}
+
+/// A table's name, and its changes: stored key, and stored value unless the row is removed.
+type TableChanges = (String, Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+/// One transaction.
+#[derive(Debug)]
+struct Record {
+    transaction: u64,
+    previous: u64,
+    commit_time_micros: u64,
+    tables: Vec<TableChanges>,
+}
+
+/// All that the log of a slot tells.
+#[derive(Debug)]
+pub(crate) struct Log {
+    records: Vec<Record>,
+    /// Where the groups stand in the segment, without their padding.
+    pub(crate) groups: Vec<Range<usize>>,
+    /// Bytes of the segment whose damage is detected: not those of the last group, without which the log ends earlier.
+    pub(crate) covered: Vec<Range<usize>>,
+}
+
+/// The 16 bytes of a sum over some parts, one behind the other.
+pub(crate) fn sum(parts: &[&[u8]]) -> [u8; 16] {
+    xxh3_128(&parts.concat()).to_le_bytes()
+}
+
+/// A group whose own sum matches.
+struct Group<'f> {
+    sequence: u64,
+    durable_through: u64,
+    records: u32,
+    own: [u8; 16],
+    chain: [u8; 16],
+    body: &'f [u8],
+}
+
+impl<'f> Group<'f> {
+    /// The group that begins at `at`, if one does.
+    fn at(segment: &'f [u8], at: usize, nonce: &[u8; 16]) -> Result<Option<Self>> {
+        let rest = segment.get(at..).unwrap_or_default();
+        if !rest.starts_with(b"cwlg\0\0\0\0") {
+            return Ok(None);
+        }
+        let body_bytes = size(u32_at(rest, 24)?)?;
+        let Some(body) = rest[GROUP_HEADER_BYTES..].get(..body_bytes).filter(|_| body_bytes <= BODY_BYTES_MAX) else {
+            return Ok(None);
+        };
+        let own = array(rest, 32)?;
+        let group = Self {
+            sequence: u64_at(rest, 8)?,
+            durable_through: u64_at(rest, 16)?,
+            records: u32_at(rest, 28)?,
+            own,
+            chain: array(rest, 48)?,
+            body,
+        };
+        Ok((sum(&[nonce, &rest[..32], body]) == own).then_some(group))
+    }
+
+    fn length(&self) -> usize {
+        GROUP_HEADER_BYTES + self.body.len()
+    }
+}
+
+/// Takes the next `length` bytes off the front of `bytes`.
+fn take<'b>(bytes: &mut &'b [u8], length: usize) -> Result<&'b [u8]> {
+    let taken = part(bytes, 0, length)?;
+    *bytes = &bytes[length..];
+    Ok(taken)
+}
+
+fn take_u32(bytes: &mut &[u8]) -> Result<u32> {
+    u32_at(take(bytes, 4)?, 0)
+}
+
+impl Record {
+    fn take(body: &mut &[u8]) -> Result<Self> {
+        let length = size(u32_at(body, 4)?)?;
+        let mut rest = take(body, length)?;
+        let header = take(&mut rest, RECORD_HEADER_BYTES)?;
+        require(header[..2] == [1, 0] && u16_at(header, 2)? == 0, "a record of unknown kind")?;
+        require(u32_at(header, 36)? == 0, "reserved bytes of a record are not zero")?;
+        let mut tables = Vec::new();
+        for _ in 0..u32_at(header, 32)? {
+            tables.push(Self::take_table(&mut rest)?);
+        }
+        require(rest.is_empty(), "bytes follow a record's tables")?;
+        Ok(Self {
+            transaction: u64_at(header, 8)?,
+            previous: u64_at(header, 16)?,
+            commit_time_micros: u64_at(header, 24)?,
+            tables,
+        })
+    }
+
+    fn take_table(rest: &mut &[u8]) -> Result<TableChanges> {
+        let (name_bytes, count, changes_bytes) = (take_u32(rest)?, take_u32(rest)?, take_u32(rest)?);
+        let Ok(name) = std::str::from_utf8(take(rest, size(name_bytes)?)?) else {
+            return corrupted("the log names a table that is not UTF-8");
+        };
+        let mut encoded = take(rest, size(changes_bytes)?)?;
+        let mut changes = Vec::new();
+        for _ in 0..count {
+            let (key_bytes, value_bytes) = (take_u32(&mut encoded)?, take_u32(&mut encoded)?);
+            require(key_bytes <= KEY_BYTES_MAX, "a key in the log is too long")?;
+            let key = take(&mut encoded, size(key_bytes)?)?.to_vec();
+            let value =
+                if value_bytes == REMOVED { None } else { Some(take(&mut encoded, size(value_bytes)?)?.to_vec()) };
+            changes.push((key, value));
+        }
+        require(encoded.is_empty(), "bytes follow a table's changes")?;
+        Ok((name.to_owned(), changes))
+    }
+}
+
+impl Log {
+    /// Reads the log that the slot names, if it names one; `is_older` where the slot serves as a step back.
+    pub(crate) fn read(file: &[u8], slot: &Slot, is_older: bool) -> Result<Option<Self>> {
+        let Some(reference) = slot.log else { return Ok(None) };
+        let unit_bytes = slot.layout.unit_bytes;
+        let segment = slot.layout.run(file, reference.page, reference.units)?;
+        let units = u64::try_from(reference.units).or_else(|_| corrupted("a log exceeds the memory"))?;
+        let first = [b"cowlog\x01\0".as_slice(), &units.to_le_bytes(), &reference.nonce].concat();
+        require(segment.starts_with(&first), "the log does not begin as the slot says")?;
+        require(segment[32..64] == digest(&first), "the digest of a log's first unit does not match")?;
+        let mut log = Self { records: Vec::new(), groups: Vec::new(), covered: Vec::new() };
+        let (mut at, mut sequence, mut chain, mut last) = (unit_bytes, 1, reference.nonce, slot.transaction);
+        while let Some(group) = Group::at(segment, at, &reference.nonce)? {
+            if group.sequence != sequence || group.chain != sum(&[&chain, &group.own]) {
+                break;
+            }
+            let mut body = group.body;
+            for _ in 0..group.records {
+                let record = Record::take(&mut body)?;
+                if is_older && record.previous > last {
+                    return Ok(Some(log));
+                }
+                require(record.previous == last && record.transaction > last, "the log's ids do not follow")?;
+                last = record.transaction;
+                log.records.push(record);
+            }
+            require(body.is_empty(), "bytes follow the records of a group")?;
+            log.groups.push(at..at + group.length());
+            at += group.length().next_multiple_of(unit_bytes);
+            chain = group.chain;
+            sequence += 1;
+        }
+        for later in (at..segment.len()).step_by(unit_bytes) {
+            let claims = |group: Group<'_>| group.durable_through >= sequence;
+            let is_damaged = Group::at(segment, later, &reference.nonce)?.is_some_and(claims);
+            require(!is_damaged, "a group of the log is missing that was durable")?;
+        }
+        log.covered.push(0..64);
+        log.covered.extend(log.groups.iter().rev().skip(1).cloned());
+        Ok(Some(log))
+    }
+
+    /// Transactions that the log tells of.
+    pub(crate) fn transactions(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Id of the last transaction, and the time of its commit in microseconds.
+    pub(crate) fn last_commit(&self) -> Option<(u64, u64)> {
+        self.records.last().map(|record| (record.transaction, record.commit_time_micros))
+    }
+
+    /// Makes the changes of all records to the rows of the slot's version, table by table.
+    pub(crate) fn apply(&self, tables: &mut BTreeMap<String, Rows>) -> Result<()> {
+        for (name, changes) in self.records.iter().flat_map(|record| &record.tables) {
+            let Some(rows) = tables.get_mut(name) else { return corrupted("the log names a table that is not there") };
+            for (key, value) in changes {
+                match value {
+                    Some(value) => rows.insert(key.clone(), value.clone()),
+                    None => rows.remove(key),
+                };
+            }
+        }
+        Ok(())
+    }
+}
