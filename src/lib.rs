@@ -46,9 +46,10 @@ pub use table::render::{render_key, render_value};
 pub use table::traits::{Key, TypeName, Value};
 pub use table::untyped::{UntypedTable, UntypedTableMut};
 pub use txn::compact::CompactionProgress;
+pub use txn::durability::Durability;
 pub use txn::error::{
-    CloseError, CommitError, CompactionError, DatabaseError, Error, OpenFailure, TableError, TableTypeMismatch,
-    TransactionError, UntypedError,
+    CloseError, CommitError, CompactionError, DatabaseError, Error, OpenFailure, SetDurabilityError, TableError,
+    TableTypeMismatch, TransactionError, UntypedError,
 };
 pub use txn::oracle::{IntegrityReport, QuickReport};
 pub use txn::read::ReadTransaction;

@@ -238,6 +238,7 @@ pub(super) fn conclude(core: &Core, durable: &mut Durable, prepared: Prepared) {
     durable.index = 1 - durable.index;
     durable.head = prepared.version;
     durable.log = prepared.log;
+    durable.is_log_cut = false;
 }
 
 impl Core {
@@ -249,10 +250,11 @@ impl Core {
         self.release(free);
     }
 
-    /// Where the file could not grow and the log has records: a checkpoint gives back what only the last one keeps. Takes
+    /// Where the file could not grow: a checkpoint without a log gives back what the log and only the last one keep. Takes
     /// the room for it from the reserve. The writer's turn is taken and no transaction runs.
     pub(super) fn relieve(&self, durable: &mut Durable) {
-        if !self.store.is_full() || durable.log.is_none() {
+        let is_complete = durable.log.is_none() && durable.head.id == durable.slot.transaction;
+        if !self.store.is_full() || is_complete {
             return;
         }
         let reserve = durable.reserve.take();

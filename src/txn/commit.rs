@@ -5,7 +5,8 @@
 //! Layer 5 (txn). Rules: design.md, "Commit".
 
 use super::checkpoint::{self, LogAfter};
-use super::core::{Core, Durable};
+use super::core::{Core, Durable, IDS_AHEAD};
+use super::durability::Durability;
 use super::error::CommitError;
 use super::log::record::{self, RecordHead, TableChanges};
 use super::write::{Bracket, OpenTransaction, Staged, WriteTransaction};
@@ -39,7 +40,7 @@ enum Way {
     Record { body: Vec<u8>, changes: u64 },
     /// By a slot, and what becomes of the log then.
     Slot(LogAfter),
-    /// Not at all: nothing may be written, and only this handle shows it.
+    /// Not now: nothing is written, and only this handle shows it.
     Memory,
 }
 
@@ -87,7 +88,10 @@ impl WriteTransaction {
                 log.append(&core.store, &body, 1, changes).map_err(in_doubt)?; // the commit point
                 publish(&core, &mut durable, bracket, change.sealed, version);
             }
-            Way::Memory => publish(&core, &mut durable, bracket, change.sealed, version),
+            Way::Memory => {
+                durable.is_log_cut = true;
+                publish(&core, &mut durable, bracket, change.sealed, version);
+            }
             Way::Slot(log_after) => {
                 commit_by_slot(&core, &mut durable, bracket, change.sealed, version, log_after)?;
                 core.trim(&mut durable);
@@ -128,6 +132,12 @@ impl WriteTransaction {
         if self.without_log {
             return Way::Slot(LogAfter::None);
         }
+        let page_bytes: usize = change.sealed.iter().map(|sealed| sealed.bytes.len()).sum();
+        let fits_memory = core.store.unwritten().bytes() + page_bytes <= core.store.account().unwritten_bytes_max();
+        let is_far_ahead = version.id.get() - durable.slot.transaction.get() >= IDS_AHEAD / 2;
+        if self.durability == Durability::None && !self.two_phase && fits_memory && !is_far_ahead {
+            return Way::Memory;
+        }
         if self.two_phase || !bracket.writer.is_loggable() || change.redo.is_empty() {
             return Way::Slot(LogAfter::Kept);
         }
@@ -136,7 +146,6 @@ impl WriteTransaction {
         let tables =
             change.redo.iter().map(|(name, redo)| TableChanges { name, count: redo.count(), changes: redo.bytes() });
         let body = record::encode(&head, &tables.collect::<Vec<_>>());
-        let page_bytes: usize = change.sealed.iter().map(|sealed| sealed.bytes.len()).sum();
         if body.len() * RECORD_GAIN_MIN > page_bytes {
             return Way::Slot(LogAfter::Kept);
         }
@@ -144,8 +153,7 @@ impl WriteTransaction {
         let has_room = durable.log.as_ref().is_some_and(|log| {
             log.has_room(body.len(), core.store.layout().unit_bytes()) && log.changes() + changes <= REPLAY_CHANGES_MAX
         });
-        let fits_memory = core.store.unwritten().bytes() + page_bytes <= core.store.account().unwritten_bytes_max();
-        if has_room && fits_memory {
+        if has_room && fits_memory && !durable.is_log_cut {
             Way::Record { body, changes }
         } else {
             Way::Slot(LogAfter::Begun { record_bytes: body.len() })

@@ -49,6 +49,8 @@ pub(crate) struct Durable {
     pub(crate) head: Version,
     /// What was committed since the slot, where the next record goes. Without it the next commit writes a slot.
     pub(crate) log: Option<LogWriter>,
+    /// Something was published that no record tells of: rule R12 lets nothing be recorded behind it.
+    pub(crate) is_log_cut: bool,
     /// Room for what the next checkpoint has to write, so that a full device does not keep it from giving space back.
     pub(crate) reserve: Option<Run>,
     /// The slot that was written last, and its index.
@@ -92,7 +94,7 @@ pub(crate) struct CoreOptions {
 }
 
 /// Ids that a session may give to transactions beyond the last durable one.
-const IDS_AHEAD: u64 = 1 << 24;
+pub(super) const IDS_AHEAD: u64 = 1 << 24;
 
 impl Core {
     pub(crate) fn new(opened: Opened, options: CoreOptions) -> Arc<Self> {

@@ -229,6 +229,12 @@ pub enum CompactionError {
     Storage(#[from] StorageError),
 }
 
+/// The durability of a transaction could not be set; it is as it was. There is no reason for it today: the type leaves room
+/// for transactions whose other changes do not allow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetDurabilityError {}
+
 /// Closing a database failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -9,6 +9,7 @@ mod commit;
 pub(crate) mod compact;
 pub(crate) mod core;
 pub(crate) mod create;
+pub(crate) mod durability;
 pub(crate) mod error;
 mod log;
 pub(crate) mod oracle;

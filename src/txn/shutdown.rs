@@ -49,7 +49,7 @@ impl Core {
 
     /// Writes what only the log tells, and gives its space back: the older slot has to let go of it as well.
     fn let_log_go(&self, durable: &mut Durable) -> Result<()> {
-        if durable.slot.log.is_none() {
+        if durable.slot.log.is_none() && durable.head.id == durable.slot.transaction {
             return Ok(());
         }
         self.checkpoint(durable)?;
@@ -62,8 +62,8 @@ impl Core {
     /// Concludes the session: cuts the free tail and marks the file as closed. Nobody else uses the database any more.
     pub(crate) fn shut_down(&self) -> Result<()> {
         let may_write = self.is_recovered.load(Ordering::Acquire) && !self.is_read_only() && !self.store.is_poisoned();
-        if may_write && self.store.is_marked_open() {
-            let mut durable = self.durable.lock();
+        let mut durable = self.durable.lock();
+        if may_write && (self.store.is_marked_open() || durable.head.id != durable.slot.transaction) {
             self.let_log_go(&mut durable)?;
             self.cut_tail(&mut durable)?;
             self.store.mark_closed()?;

@@ -5,7 +5,8 @@
 //! Layer 5 (txn).
 
 use super::core::TurnGuard;
-use super::error::{TableError, TransactionError};
+use super::durability::Durability;
+use super::error::{SetDurabilityError, TableError, TransactionError};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,7 @@ pub struct WriteTransaction {
     pub(super) id: TransactionId,
     /// Time of the commit, where it is not the time at which it is made.
     pub(super) commit_time_micros: Option<u64>,
+    pub(super) durability: Durability,
     /// The commit writes a slot.
     pub(super) two_phase: bool,
     /// The commit writes a slot, and that slot names no log.
@@ -122,6 +124,7 @@ impl WriteTransaction {
             open: Some(open),
             id,
             commit_time_micros: None,
+            durability: Durability::Immediate,
             two_phase: false,
             without_log: false,
             commit_unchanged: false,
@@ -138,6 +141,29 @@ impl WriteTransaction {
 
     pub(super) fn parts(&self) -> &OpenTransaction {
         self.open.as_ref().expect("the transaction ends only by value")
+    }
+
+    /// Sets what the commit waits for; [`Durability::Immediate`] unless set.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cowslip::{Database, Durability, TableDefinition};
+    /// const SEEN: TableDefinition<u64, u64> = TableDefinition::new("seen");
+    /// let db = Database::in_memory()?;
+    /// let mut tx = db.begin_write()?;
+    /// tx.set_durability(Durability::None)?;
+    /// tx.open_table(SEEN)?.insert(1, 1)?;
+    /// tx.commit()?;
+    /// assert_eq!(db.begin_read()?.open_table(SEEN)?.len()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// None today; the signature leaves room.
+    pub fn set_durability(&mut self, durability: Durability) -> Result<(), SetDurabilityError> {
+        self.durability = durability;
+        Ok(())
     }
 
     /// Whether the commit writes all changed pages and a slot that names them, with a sync after each, instead of a record

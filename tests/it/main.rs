@@ -16,6 +16,8 @@ mod crashes;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod faults;

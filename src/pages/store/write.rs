@@ -112,15 +112,16 @@ impl PageStore {
         self.sync() // the commit point
     }
 
-    /// Replaces a damaged block 0, durably. The session is open from then on.
+    /// Replaces a damaged block 0, durably. The session is open from then on. Where the file cannot become as long as
+    /// memory has it nothing is replaced, and asking again may succeed.
     pub(crate) fn rewrite_header(&self, god: GodByte) -> Result<()> {
         self.keep_silent(false);
+        self.grow(self.end_units()).inspect_err(|_| self.keep_silent(true))?;
         let mut session = self.session.lock();
         self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, god))])?;
         self.sync()?;
         *session = Session { god, marked_open: god.recovery_required };
-        drop(session);
-        self.grow(self.end_units())
+        Ok(())
     }
 
     /// From here on nothing is written, and the file grows in memory alone; or that ends, and the file grows to that length.

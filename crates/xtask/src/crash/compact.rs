@@ -18,7 +18,7 @@ struct Watch<'s> {
 
 impl Watch<'_> {
     fn expect(&mut self, id: u64, begun: u64) {
-        self.moments.push(Moment { id, state: self.state.clone(), begun, acked: None, withdrawn: None });
+        self.moments.push(Moment { id, state: self.state.clone(), waits: true, begun, acked: None, withdrawn: None });
     }
 
     /// A step has ended, or compaction has. Commits that only let the older slot go come without a report.

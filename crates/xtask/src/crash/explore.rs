@@ -157,7 +157,7 @@ impl Ledger {
     pub(super) fn rot(&mut self, timeline: &Timeline, random: &mut Random) {
         let operations = timeline.disk.operations();
         for newest in &timeline.moments[1..] {
-            let Some(acked) = newest.acked else { continue };
+            let Some(acked) = newest.acked.filter(|_| newest.waits) else { continue };
             let closed = timeline
                 .sessions
                 .iter()
@@ -171,7 +171,10 @@ impl Ledger {
                 };
                 // What the older slot and its log tell: all that was safe before the newest slot was written.
                 let was_safe = |moment: &&Moment| moment.acked.is_some_and(|acked| acked <= written);
-                let Some(before) = timeline.moments.iter().rfind(was_safe) else { continue };
+                let Some(safe) = timeline.moments.iter().rposition(|moment| was_safe(&moment)) else { continue };
+                // What waited for nothing may have been kept all the same.
+                let kept = timeline.moments[safe + 1..].iter().take_while(|moment| !moment.waits).count();
+                let before = &timeline.moments[safe..=safe + kept];
                 // Everything up to the end survived, and nothing after it.
                 let disk = timeline.disk.crash_image(&CrashPlan::everything(end - 1));
                 disk.flip_bit(offset + 40 + random.below_wide(100), 2).expect("a slot has that byte");

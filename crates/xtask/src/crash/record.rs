@@ -5,7 +5,7 @@ use super::script::{Script, Step};
 use super::state::{Change, State};
 use super::timeline::{Disturbance, Moment, Session, Timeline, is_noted};
 use cowslip::sim::{Fault, SimDisk};
-use cowslip::{Database, OpenNote, ReadTransaction};
+use cowslip::{Database, Durability, OpenNote, ReadTransaction};
 use std::io::ErrorKind;
 
 /// Steps that follow a disturbance.
@@ -27,6 +27,8 @@ pub(super) struct Recorder<'s> {
     disturbed: bool,
     /// Commits since the beginning or the disturbance.
     pub(super) commits_undisturbed: u32,
+    /// The last commit returned and waited for nothing.
+    has_unsaved: bool,
 }
 
 /// Runs the workload; an error is a violation.
@@ -35,7 +37,7 @@ pub(super) fn record(script: &Script, disturbance: Disturbance) -> Result<Timeli
         label: format!("workload {} with seed {}", script.name, script.seed),
         setup: script.setup,
         disk: SimDisk::new(),
-        moments: vec![Moment { id: 0, state: State::default(), begun: 0, acked: None, withdrawn: None }],
+        moments: vec![Moment { id: 0, state: State::default(), waits: true, begun: 0, acked: None, withdrawn: None }],
         sessions: Vec::new(),
         created: u64::MAX,
         first: 1,
@@ -49,6 +51,7 @@ pub(super) fn record(script: &Script, disturbance: Disturbance) -> Result<Timeli
         current: State::default(),
         disturbed: disturbance == Disturbance::None,
         commits_undisturbed: 0,
+        has_unsaved: false,
     };
     recorder.run().map_err(|error| format!("{}: {error}", recorder.timeline.describe()))?;
     // Dropping the last handle would close the database, which is a step of its own.
@@ -175,10 +178,16 @@ impl Recorder<'_> {
                 return Err("a damaged header did not keep a transaction from beginning".into());
             }
             self.db = Some(db);
-            self.db.as_ref().expect("set above").repair_header()?;
+            let db = self.db.as_ref().expect("set above");
+            // What only memory had may need room, which a full device has at the second time.
+            db.repair_header().or_else(|error| match error.is_out_of_space() {
+                true => db.repair_header(),
+                false => Err(error),
+            })?;
         } else {
             self.db = Some(db);
         }
+        self.has_unsaved = false;
         self.settle(next)
     }
 
@@ -248,15 +257,22 @@ impl Recorder<'_> {
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), Failure> {
         let begun = self.next();
-        let tx = self.database()?.begin_write()?;
+        let mut tx = self.database()?.begin_write()?;
         let mut state = self.current.clone();
         changes.iter().try_for_each(|change| state.change(&tx, change))?;
         let id = tx.id().get();
-        self.timeline.moments.push(Moment { id, state: state.clone(), begun, acked: None, withdrawn: None });
+        // Which commits wait for nothing follows from their ids, so that a history repeats itself.
+        let waits = id % 5 != 3;
+        tx.set_durability(if waits { Durability::Immediate } else { Durability::None })?;
+        tx.set_two_phase_commit(id % 7 == 5);
+        self.timeline.moments.push(Moment { id, state: state.clone(), waits, begun, acked: None, withdrawn: None });
         let committed = tx.commit()?.get();
         if committed == id {
-            self.timeline.moments.last_mut().expect("pushed above").acked = Some(self.next());
-            self.commits_undisturbed += 1;
+            let next = self.next();
+            let moment = self.timeline.moments.last_mut().expect("pushed above");
+            moment.acked = waits.then_some(next);
+            self.has_unsaved = !waits;
+            self.commits_undisturbed += u32::from(waits);
         } else {
             self.timeline.moments.pop();
             if state != self.current {
@@ -281,6 +297,10 @@ impl Recorder<'_> {
         self.db.take().ok_or("the database is not open")?.close()?;
         let next = self.next();
         self.timeline.sessions.last_mut().expect("a session is open").closed = Some(next);
+        // Closing keeps what waited for nothing.
+        if std::mem::take(&mut self.has_unsaved) {
+            self.timeline.moments.last_mut().expect("creation is a moment").acked.get_or_insert(next);
+        }
         self.open()?;
         let clean = self.timeline.sessions.last().is_some_and(|session| session.began_clean);
         if clean { Ok(()) } else { Err("a database that was closed opened with notes".into()) }

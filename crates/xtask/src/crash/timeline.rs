@@ -10,6 +10,8 @@ use cowslip::sim::SimDisk;
 pub(super) struct Moment {
     pub(super) id: u64,
     pub(super) state: State,
+    /// The commit was durable when it returned, or made nothing durable at all.
+    pub(super) waits: bool,
     /// The commit had issued nothing before this operation.
     pub(super) begun: u64,
     /// A power cut during this operation or later must not lose it: the commit returned, or the next process saw it.

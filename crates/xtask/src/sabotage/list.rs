@@ -1,6 +1,7 @@
 //! The planted bugs and the commands that must catch them.
 
 use super::gate::Gate;
+use super::log_list::LOG_SABOTAGES;
 
 /// One line made wrong at its real place.
 #[derive(Debug)]
@@ -39,10 +40,15 @@ pub(crate) const API: Gate =
     Gate { name: "integration tests", args: &["test", "--locked", "--package", "cowslip", "--test", "it"] };
 
 /// For what the store's own tests must catch without the workspace around it.
-const STORE: &[Gate] = &[UNIT, API];
+pub(crate) const STORE: &[Gate] = &[UNIT, API];
 
 /// Every planted bug.
-pub(crate) const SABOTAGES: &[Sabotage] = &[
+pub(crate) fn all() -> impl Iterator<Item = &'static Sabotage> {
+    STORE_SABOTAGES.iter().chain(LOG_SABOTAGES)
+}
+
+/// Planted bugs of everything but the redo log.
+const STORE_SABOTAGES: &[Sabotage] = &[
     Sabotage {
         name: "decoder_accepts_leftover_bytes",
         rule: "every decode is checked",
@@ -467,86 +473,6 @@ pub(crate) const SABOTAGES: &[Sabotage] = &[
         replace: "if self.shared.unwritten.load(Ordering::Acquire) != usize::MAX {",
         commands: STORE,
     },
-    Sabotage {
-        name: "bytes_of_an_older_log_are_records",
-        rule: "R15: every sum depends on the segment's own random number",
-        file: "src/txn/log/group.rs",
-        find: "checksum::wide(&[nonce, summed, body])",
-        replace: "checksum::wide(&[&[0; 16], summed, body]).map(|byte| byte | nonce[0] & 0)",
-        commands: STORE,
-    },
-    Sabotage {
-        name: "rot_ends_the_log",
-        rule: "R15: a group that says that a broken one was durable makes the log damaged",
-        file: "src/txn/log/reader.rs",
-        find: "header.filter(|header| header.place.synced_through >= sequence)",
-        replace: "header.filter(|header| header.place.synced_through > sequence + (1 << 40))",
-        commands: STORE,
-    },
-    Sabotage {
-        name: "gap_in_the_log_is_replayed",
-        rule: "R12: a record follows the one before",
-        file: "src/txn/log/reader.rs",
-        find: "if record.head.previous != last || record.head.id <= last {",
-        replace: "if record.head.id <= last {",
-        commands: STORE,
-    },
-    Sabotage {
-        name: "records_are_not_forced",
-        rule: "R14: a record is durable before it is acknowledged",
-        file: "src/pages/store/write.rs",
-        find: "self.storage.write_at(offset, &[IoSlice::new(bytes)], WriteMode::Forced))",
-        replace: "self.storage.write_at(offset, &[IoSlice::new(bytes)], WriteMode::Plain))",
-        commands: DEFAULT,
-    },
-    Sabotage {
-        name: "logged_pages_are_not_checkpointed",
-        rule: "R6: a checkpoint writes every page that only memory holds",
-        file: "src/txn/checkpoint.rs",
-        find: "pages.extend(prepared.unwritten.iter().map(|(page, content)| (*page, content.bytes())));",
-        replace: "pages.extend(prepared.unwritten.iter().take(0).map(|(page, content)| (*page, content.bytes())));",
-        commands: DEFAULT,
-    },
-    Sabotage {
-        name: "checkpointed_pages_are_reused",
-        rule: "R3: what the slot names stays until the next slot is durable",
-        file: "src/txn/core.rs",
-        find: "needed.insert(place, self.slot.transaction);",
-        replace: "needed.truncate(needed.len().max(place));",
-        commands: DEFAULT,
-    },
-    Sabotage {
-        name: "records_are_written_over",
-        rule: "R11: a new slot begins a new segment",
-        file: "src/txn/checkpoint.rs",
-        find: "let has_room = |log: &LogWriter| log.is_empty() &&",
-        replace: "let has_room = |log: &LogWriter| log.segment().units > 0 &&",
-        commands: DEFAULT,
-    },
-    Sabotage {
-        name: "segment_is_not_blank",
-        rule: "R4: a segment holds nothing before its first record",
-        file: "src/txn/checkpoint.rs",
-        find: "pages.extend(blank.iter().flat_map(|blank| blank.pages()));",
-        replace: "pages.extend(blank.iter().take(0).flat_map(|blank| blank.pages()));",
-        commands: DEFAULT,
-    },
-    Sabotage {
-        name: "merged_changes_have_no_record",
-        rule: "R16: a record tells all that a transaction did to rows",
-        file: "src/btree/merge.rs",
-        find: "redo.record(change.key, change.value);",
-        replace: "redo.record(change.key, None);",
-        commands: DEFAULT,
-    },
-    Sabotage {
-        name: "swept_rows_have_no_record",
-        rule: "R16: a record tells all that a transaction did to rows",
-        file: "src/btree/sweep.rs",
-        find: "Ok(key) => tree.record(&key, None),",
-        replace: "Ok(key) => drop(key),",
-        commands: DEFAULT,
-    },
 ];
 
 #[cfg(test)]
@@ -557,7 +483,7 @@ mod tests {
 
     #[test]
     fn every_listed_sabotage_still_applies() {
-        for sabotage in SABOTAGES {
+        for sabotage in all() {
             let path = crate::workspace_root().join(sabotage.file);
             let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", sabotage.file));
             assert!(sabotage.plant(&text).is_ok(), "{}: {}", sabotage.name, sabotage.plant(&text).unwrap_err());
@@ -566,9 +492,9 @@ mod tests {
 
     #[test]
     fn sabotages_have_unique_names_and_change_one_line() {
-        let names: BTreeSet<&str> = SABOTAGES.iter().map(|sabotage| sabotage.name).collect();
-        assert_eq!(names.len(), SABOTAGES.len());
-        for sabotage in SABOTAGES {
+        let names: BTreeSet<&str> = all().map(|sabotage| sabotage.name).collect();
+        assert_eq!(names.len(), all().count());
+        for sabotage in all() {
             assert!(!sabotage.find.contains('\n') && !sabotage.replace.contains('\n'), "{}", sabotage.name);
             assert!(!sabotage.find.is_empty() && !sabotage.commands.is_empty(), "{}", sabotage.name);
             assert_ne!(sabotage.find, sabotage.replace, "{}", sabotage.name);

@@ -2,12 +2,13 @@
 
 mod gate;
 mod list;
+mod log_list;
 mod tree;
 
 use crate::Result;
 use clap::Args;
 use gate::{Gate, Runner, Verdict};
-use list::{SABOTAGES, Sabotage};
+use list::{Sabotage, all};
 use std::fs;
 use std::time::{Duration, Instant};
 use tree::ScratchTree;
@@ -63,11 +64,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 /// The sabotages of these names; all of them where none is given.
 fn choose(names: &[String]) -> Result<Vec<&'static Sabotage>> {
     for name in names {
-        if !SABOTAGES.iter().any(|sabotage| sabotage.name == name) {
+        if !all().any(|sabotage| sabotage.name == name) {
             return Err(format!("there is no sabotage {name}; --list prints them").into());
         }
     }
-    Ok(SABOTAGES.iter().filter(|s| names.is_empty() || names.iter().any(|name| name == s.name)).collect())
+    Ok(all().filter(|s| names.is_empty() || names.iter().any(|name| name == s.name)).collect())
 }
 
 /// Runs every gate command once without a bug: a command that fails anyway catches nothing.

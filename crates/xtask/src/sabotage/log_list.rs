@@ -1,0 +1,121 @@
+//! The planted bugs of the redo log, of checkpoints and of recovery.
+//!
+//! Invariant: each breaks a rule of the protocol by one line.
+
+use super::list::{DEFAULT, STORE, Sabotage};
+
+/// Planted bugs of what makes commits durable.
+pub(super) const LOG_SABOTAGES: &[Sabotage] = &[
+    Sabotage {
+        name: "bytes_of_an_older_log_are_records",
+        rule: "R15: every sum depends on the segment's own random number",
+        file: "src/txn/log/group.rs",
+        find: "checksum::wide(&[nonce, summed, body])",
+        replace: "checksum::wide(&[&[0; 16], summed, body]).map(|byte| byte | nonce[0] & 0)",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "rot_ends_the_log",
+        rule: "R15: a group that says that a broken one was durable makes the log damaged",
+        file: "src/txn/log/reader.rs",
+        find: "header.filter(|header| header.place.synced_through >= sequence)",
+        replace: "header.filter(|header| header.place.synced_through > sequence + (1 << 40))",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "gap_in_the_log_is_replayed",
+        rule: "R12: a record follows the one before",
+        file: "src/txn/log/reader.rs",
+        find: "if record.head.previous != last || record.head.id <= last {",
+        replace: "if record.head.id <= last {",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "records_are_not_forced",
+        rule: "R14: a record is durable before it is acknowledged",
+        file: "src/pages/store/write.rs",
+        find: "self.storage.write_at(offset, &[IoSlice::new(bytes)], WriteMode::Forced))",
+        replace: "self.storage.write_at(offset, &[IoSlice::new(bytes)], WriteMode::Plain))",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "logged_pages_are_not_checkpointed",
+        rule: "R6: a checkpoint writes every page that only memory holds",
+        file: "src/txn/checkpoint.rs",
+        find: "pages.extend(prepared.unwritten.iter().map(|(page, content)| (*page, content.bytes())));",
+        replace: "pages.extend(prepared.unwritten.iter().take(0).map(|(page, content)| (*page, content.bytes())));",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "checkpointed_pages_are_reused",
+        rule: "R3: what the slot names stays until the next slot is durable",
+        file: "src/txn/core.rs",
+        find: "needed.insert(place, self.slot.transaction);",
+        replace: "needed.truncate(needed.len().max(place));",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "records_are_written_over",
+        rule: "R11: a new slot begins a new segment",
+        file: "src/txn/checkpoint.rs",
+        find: "let has_room = |log: &LogWriter| log.is_empty() &&",
+        replace: "let has_room = |log: &LogWriter| log.segment().units > 0 &&",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "segment_is_not_blank",
+        rule: "R4: a segment holds nothing before its first record",
+        file: "src/txn/checkpoint.rs",
+        find: "pages.extend(blank.iter().flat_map(|blank| blank.pages()));",
+        replace: "pages.extend(blank.iter().take(0).flat_map(|blank| blank.pages()));",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "merged_changes_have_no_record",
+        rule: "R16: a record tells all that a transaction did to rows",
+        file: "src/btree/merge.rs",
+        find: "redo.record(change.key, change.value);",
+        replace: "redo.record(change.key, None);",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "swept_rows_have_no_record",
+        rule: "R16: a record tells all that a transaction did to rows",
+        file: "src/btree/sweep.rs",
+        find: "Ok(key) => tree.record(&key, None),",
+        replace: "Ok(key) => drop(key),",
+        commands: DEFAULT,
+    },
+    Sabotage {
+        name: "record_behind_a_gap",
+        rule: "R12: after a commit without a record the next durable one writes a slot",
+        file: "src/txn/commit.rs",
+        find: "if has_room && fits_memory && !durable.is_log_cut {",
+        replace: "if has_room && fits_memory {",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "ids_that_were_seen_are_given_again",
+        rule: "R15: after an unclean end ids go on further up",
+        file: "src/txn/core.rs",
+        find: "self.id_min.store(durable.get().saturating_add(IDS_AHEAD), Ordering::Relaxed);",
+        replace: "self.id_min.store(durable.get(), Ordering::Relaxed);",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "failed_opening_closes",
+        rule: "R20: what a failed replay leaves is as it was",
+        file: "src/txn/shutdown.rs",
+        find: "let may_write = self.is_recovered.load(Ordering::Acquire)",
+        replace: "let may_write = (self.is_recovered.load(Ordering::Acquire) || true)",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "pass_forgets_what_was_never_written",
+        rule: "R6: a page stays in memory until it was written",
+        file: "src/btree/merge_output.rs",
+        find: "self.tree.writer.store().uncache(run);",
+        replace: "self.tree.writer.store().forget(run);",
+        commands: STORE,
+    },
+];

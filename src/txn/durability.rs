@@ -1,0 +1,16 @@
+//! How durable a commit is when it returns.
+//!
+//! Invariant: a crash keeps a prefix of the commits: one that is durable makes all before it durable.
+//! Layer 5 (txn). Rules: design.md, "Commit".
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// For nothing: readers see the commit at once, and a crash loses it unless a durable commit, closing, or a checkpoint
+    /// for want of memory follows. What is found after a crash is whole all the same.
+    None,
+    /// For the medium: once `commit` returns no crash loses it.
+    #[default]
+    Immediate,
+}
