@@ -78,10 +78,15 @@ struct Group<'f> {
 }
 
 impl<'f> Group<'f> {
+    /// Whether these bytes start like a group of this segment.
+    fn may_begin(rest: &[u8], nonce: &[u8; 16]) -> bool {
+        rest.starts_with(b"cwlg") && rest[4..].starts_with(&nonce[..4])
+    }
+
     /// The group that begins at `at`, if one does.
     fn at(segment: &'f [u8], at: usize, nonce: &[u8; 16]) -> Result<Option<Self>> {
         let rest = segment.get(at..).unwrap_or_default();
-        if !rest.starts_with(b"cwlg\0\0\0\0") {
+        if !Self::may_begin(rest, nonce) {
             return Ok(None);
         }
         let body_bytes = size(u32_at(rest, 24)?)?;
@@ -188,7 +193,14 @@ impl Log {
             chain = group.chain;
             sequence += 1;
         }
+        let mut claimed_bytes = 0;
         for later in (at..segment.len()).step_by(unit_bytes) {
+            let rest = &segment[later..];
+            if Group::may_begin(rest, &reference.nonce) && u64_at(rest, 16)? >= sequence {
+                let length = size(u32_at(rest, 24)?)?;
+                claimed_bytes += if length <= BODY_BYTES_MAX { length } else { 0 };
+            }
+            require(claimed_bytes <= 4 * segment.len(), "groups that overlap are claimed in the log")?;
             let claims = |group: Group<'_>| group.durable_through >= sequence;
             let is_damaged = Group::at(segment, later, &reference.nonce)?.is_some_and(claims);
             require(!is_damaged, "a group of the log is missing that was durable")?;

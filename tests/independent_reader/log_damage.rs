@@ -369,7 +369,7 @@ fn with_key_of(sample: &Sample, key_bytes: usize) -> Vec<u8> {
     let ids = [slot.transaction + 1, slot.transaction, slot.commit_time_micros + 1].map(u64::to_le_bytes).concat();
     let record = [&[1, 0, 0, 0][..], &le(40 + part.len()), &ids, &le(1), &le(0), &part].concat();
     let place = [1, 0].map(u64::to_le_bytes).concat();
-    let header = [&b"cwlg\0\0\0\0"[..], &place, &le(record.len()), &le(1)].concat();
+    let header = [&b"cwlg"[..], &sample.nonce[..4], &place, &le(record.len()), &le(1)].concat();
     let own = sum(&[&sample.nonce, &header, &record]);
     let group = [&header[..], &own, &sum(&[&sample.nonce, &own]), &record].concat();
     let units = 1 + group.len().div_ceil(sample.unit_bytes);

@@ -12,6 +12,9 @@ pub(super) const HEADER_BYTES: usize = 64;
 /// No body is longer: a reader need not believe in one that is.
 pub(super) const BODY_BYTES_MAX: usize = 2 << 20;
 const MAGIC: [u8; 4] = *b"cwlg";
+/// So many bytes of the segment's random number stand behind the magic: whoever writes rows cannot know them, so no value
+/// looks like the begin of a group.
+const TAG_BYTES: usize = 4;
 /// Of the header, what the sum covers.
 const SUMMED_BYTES: usize = 32;
 
@@ -54,7 +57,12 @@ pub(super) fn encode(
 ) -> (Vec<u8>, [u8; CHAIN_BYTES]) {
     let body_bytes = u32::try_from(body.len()).expect("records are far shorter than 4 GiB");
     let mut out = Encoder::new();
-    out.bytes(&MAGIC).u32(0).u64(place.sequence).u64(place.synced_through).u32(body_bytes).u32(records);
+    out.bytes(&MAGIC)
+        .bytes(&nonce[..TAG_BYTES])
+        .u64(place.sequence)
+        .u64(place.synced_through)
+        .u32(body_bytes)
+        .u32(records);
     let own = own_sum(nonce, out.as_slice(), body);
     let chain = chained(before, &own);
     out.bytes(&own).bytes(&chain).bytes(body);
@@ -64,17 +72,24 @@ pub(super) fn encode(
 }
 
 impl Header {
-    /// Reads what may be a header.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads what may be a header in the segment with this nonce.
+    pub(super) fn decode(bytes: &[u8], nonce: &[u8; 16]) -> Option<Self> {
         let mut input = Decoder::new(bytes);
         let summed: [u8; SUMMED_BYTES] = input.array().ok()?;
         let (own, chain) = (input.array().ok()?, input.array().ok()?);
         let mut input = Decoder::new(&summed);
-        let (magic, flags): ([u8; 4], u32) = (input.array().ok()?, input.u32().ok()?);
+        let (magic, tag): ([u8; 4], [u8; TAG_BYTES]) = (input.array().ok()?, input.array().ok()?);
         let place = Place { sequence: input.u64().ok()?, synced_through: input.u64().ok()? };
         let (body_bytes, records) = (input.u32().ok()?, input.u32().ok()?);
         let fits = body_bytes as usize <= BODY_BYTES_MAX;
-        (magic == MAGIC && flags == 0 && fits).then_some(Self { place, body_bytes, records, summed, own, chain })
+        (magic == MAGIC && tag == nonce[..TAG_BYTES] && fits).then_some(Self {
+            place,
+            body_bytes,
+            records,
+            summed,
+            own,
+            chain,
+        })
     }
 
     /// Whether the group is whole and was written to the segment with this nonce.

@@ -71,23 +71,18 @@ impl<'s> LogReader<'s> {
         if at + self.unit_bytes() > self.end_bytes() {
             return Ok(None);
         }
-        let unit_bytes = self.unit_bytes();
-        let Some(header) = Header::decode(self.bytes(at, unit_bytes)?) else { return Ok(None) };
+        let (unit_bytes, nonce) = (self.unit_bytes(), self.segment.nonce);
+        let Some(header) = Header::decode(self.bytes(at, unit_bytes)?, &nonce) else { return Ok(None) };
         let len = HEADER_BYTES as u64 + u64::from(header.body_bytes);
         if len > self.end_bytes() - at {
             return Ok(None);
         }
-        let nonce = self.segment.nonce;
         let body = &self.bytes(at, len)?[HEADER_BYTES..];
         Ok(header.is_whole(&nonce, body).then_some((header, body)))
     }
 
-    /// Shows every record, in order, to `apply`. Says which transaction was the last.
-    pub(crate) fn replay(
-        &mut self,
-        slot: &Served,
-        mut apply: impl FnMut(&Record<'_>) -> Result<()>,
-    ) -> Result<TransactionId> {
+    /// Shows every record, in order, to `apply`.
+    pub(crate) fn replay(&mut self, slot: &Served, mut apply: impl FnMut(&Record<'_>) -> Result<()>) -> Result<()> {
         let page = self.segment.page;
         let mut chain: [u8; CHAIN_BYTES] = self.segment.nonce;
         let (mut at, mut sequence, mut last) = (self.unit_bytes(), 1, slot.transaction);
@@ -100,7 +95,7 @@ impl<'s> LogReader<'s> {
                 let record = Record::take(&mut input)?;
                 if slot.is_older && record.head.previous > last {
                     // It was made on a version of which only the damaged slot told.
-                    return Ok(last);
+                    return Ok(());
                 }
                 if record.head.previous != last || record.head.id <= last {
                     let head = record.head;
@@ -115,17 +110,17 @@ impl<'s> LogReader<'s> {
             chain = next;
             sequence += 1;
         }
-        self.check_end(at, sequence)?;
-        Ok(last)
+        self.check_end(at, sequence)
     }
 
     /// Requires that no group behind the end claims that the one at the end had been durable.
     fn check_end(&mut self, end: u64, sequence: u64) -> Result<()> {
-        let (mut at, unit_bytes) = (end, self.unit_bytes());
-        // Groups do not overlap: more than a few that are claimed to begin at any place are not those of a torn write.
+        let (mut at, unit_bytes, nonce) = (end, self.unit_bytes(), self.segment.nonce);
+        // Groups do not overlap, and nobody else can know what a header begins with: so many bytes are claimed by none but
+        // a forger.
         let mut claimed_bytes = 0;
         while at < self.end_bytes() {
-            let header = Header::decode(self.bytes(at, unit_bytes)?);
+            let header = Header::decode(self.bytes(at, unit_bytes)?, &nonce);
             if let Some(header) = header.filter(|header| header.place.synced_through >= sequence) {
                 claimed_bytes += u64::from(header.body_bytes);
                 if claimed_bytes > CLAIMS_MAX * self.end_bytes() || self.group(at)?.is_some() {

@@ -233,6 +233,28 @@ fn segments_grow_where_they_are_filled_and_stay_small_in_small_files() {
 }
 
 #[test]
+fn values_that_look_like_groups_do_not_make_a_torn_one_damage() {
+    let mut log = filled();
+    // Each unit of the last body begins like a group that claims much, as far as a value can know.
+    let mut body = vec![0; 1500];
+    for unit in body.chunks_mut(4) {
+        unit.copy_from_slice(b"cwlg");
+    }
+    let mut header = [0; 32];
+    header[..4].copy_from_slice(b"cwlg");
+    header[16] = 200;
+    header[24..28].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+    let skipped = 64 + 40 + 12 + "rows".len();
+    for unit in [512, 1024] {
+        body[unit - skipped..][..32].copy_from_slice(&header);
+    }
+    log.append(&body);
+    assert_eq!(log.byte(log.starts[5] + 512), b'c');
+    log.set(log.starts[5], &[0; 512]);
+    assert!(log.read(9).unwrap() == log.bodies[..5]);
+}
+
+#[test]
 fn headers_that_lie_are_damage_before_much_is_read() {
     let log = filled();
     // Each unit behind the end claims a group as long as the segment.
@@ -240,6 +262,7 @@ fn headers_that_lie_are_damage_before_much_is_read() {
         let at = log.offset(unit * u64::from(UNIT_BYTES));
         let mut lie = [0; 32];
         lie[..4].copy_from_slice(b"cwlg");
+        lie[4..8].fill(9);
         lie[16] = 200;
         lie[24..28].copy_from_slice(&(1_u32 << 20).to_le_bytes());
         log.set(at, &lie);
