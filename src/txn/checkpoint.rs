@@ -250,23 +250,25 @@ impl Core {
         self.release(free);
     }
 
-    /// Where the file could not grow: a checkpoint without a log gives back what the log and only the last one keep. Takes
-    /// the room for it from the reserve. The writer's turn is taken and no transaction runs.
+    /// Where the file could not grow: a checkpoint without a log gives back what the log and only the last one keep. The
+    /// writer's turn is taken and no transaction runs.
     pub(super) fn relieve(&self, durable: &mut Durable) {
         let is_complete = durable.log.is_none() && durable.head.id == durable.slot.transaction;
         if !self.store.is_full() || is_complete {
             return;
         }
-        let reserve = durable.reserve.take();
-        self.release(reserve.into_iter().collect());
-        if let Err(error) = self.checkpoint(durable) {
-            ::log::warn!("no space could be given back by a checkpoint: {error}");
+        match self.checkpoint(durable) {
+            // What was given back may do for long; whether it does, the next growth tells.
+            Ok(()) => self.store.forget_full(),
+            Err(error) => ::log::warn!("no space could be given back by a checkpoint: {error}"),
         }
     }
 
-    /// Brings the newest version to the storage, under a slot without a log. The writer's turn is taken and no transaction
-    /// runs, or nobody else uses the database.
+    /// Brings the newest version to the storage, under a slot without a log. Takes the room for it from the reserve. The
+    /// writer's turn is taken and no transaction runs, or nobody else uses the database.
     pub(super) fn checkpoint(&self, durable: &mut Durable) -> Result<()> {
+        let reserve = durable.reserve.take();
+        self.release(reserve.into_iter().collect());
         let version = durable.head;
         let base = self.pins.pin_published();
         self.space.lock().begin();

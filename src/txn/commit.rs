@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 /// A record pays where it is shorter than the changed pages by this factor.
 const RECORD_GAIN_MIN: usize = 4;
 
-/// A replay may have to make so many changes of rows: about what half a second allows.
+/// A replay may have to make so many changes of rows, and to read a leaf for each.
 const REPLAY_CHANGES_MAX: u64 = 1 << 14;
 
 /// A transaction that is complete and ready to be written.
@@ -161,7 +161,7 @@ impl WriteTransaction {
     }
 }
 
-pub(super) fn aborted(error: StorageError) -> CommitError {
+fn aborted(error: StorageError) -> CommitError {
     CommitError::Aborted(Box::new(error))
 }
 

@@ -134,6 +134,11 @@ impl PageStore {
         self.full.load(Ordering::Acquire)
     }
 
+    /// Space was given back: whether there is enough is to be found out again.
+    pub(crate) fn forget_full(&self) {
+        self.full.store(false, Ordering::Release);
+    }
+
     /// Whether nothing may be written.
     pub(crate) fn is_silent(&self) -> bool {
         self.silent.load(Ordering::Acquire)
