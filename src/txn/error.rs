@@ -283,6 +283,12 @@ impl From<DecodeError> for Error {
     }
 }
 
+impl From<SetDurabilityError> for Error {
+    fn from(error: SetDurabilityError) -> Self {
+        match error {}
+    }
+}
+
 impl Error {
     /// Whether somebody else has the database open.
     #[must_use]
