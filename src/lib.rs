@@ -51,6 +51,7 @@ pub use txn::error::{
     CloseError, CommitError, CompactionError, DatabaseError, Error, OpenFailure, SetDurabilityError, TableError,
     TableTypeMismatch, TransactionError, UntypedError,
 };
+pub use txn::future::CommitFuture;
 pub use txn::oracle::{IntegrityReport, QuickReport};
 pub use txn::read::ReadTransaction;
 pub use txn::write::WriteTransaction;

@@ -22,6 +22,7 @@ pub(crate) use std::sync::{
     atomic,
 };
 
+use super::clock::Deadline;
 use std::sync::PoisonError;
 
 /// A mutual exclusion lock without poisoning.
@@ -68,6 +69,11 @@ pub(crate) struct Condvar(RawCondvar);
 impl Condvar {
     pub(crate) fn wait<'g, T>(&self, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T> {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`wait`](Self::wait), but no longer than until the deadline.
+    pub(crate) fn wait_until<'g, T>(&self, guard: MutexGuard<'g, T>, deadline: Deadline) -> MutexGuard<'g, T> {
+        self.0.wait_timeout(guard, deadline.left()).unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(crate) fn notify_all(&self) {

@@ -14,15 +14,18 @@ use crate::io::storage::Storage;
 use crate::pages::header::Format;
 use crate::pages::layout::Layout;
 use crate::txn::core::{Core, CoreOptions};
+use crate::txn::durability::Durability;
 use crate::txn::error::{DatabaseError, OpenFailure};
 use crate::txn::recover::{self, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 const UNIT_BYTES: u32 = 4096;
 const REGION_UNITS: u32 = 65536;
 const NODE_BYTES_DEFAULT: u32 = 8192;
 const LOG_BYTES_MAX_DEFAULT: u64 = 64 << 20;
+const SYNC_DELAY_MAX_DEFAULT: Duration = Duration::from_millis(50);
 
 /// Options for creating and opening databases.
 ///
@@ -48,6 +51,8 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     identity: Option<[u8; 16]>,
     log_bytes_max: u64,
+    durability: Durability,
+    sync_delay_max: Duration,
 }
 
 impl Default for Builder {
@@ -69,6 +74,8 @@ impl Builder {
             clock: Arc::new(SystemClock),
             identity: None,
             log_bytes_max: LOG_BYTES_MAX_DEFAULT,
+            durability: Durability::Immediate,
+            sync_delay_max: SYNC_DELAY_MAX_DEFAULT,
         }
     }
 
@@ -88,6 +95,21 @@ impl Builder {
     #[must_use]
     pub fn log_bytes_max(mut self, bytes: u64) -> Self {
         self.log_bytes_max = bytes;
+        self
+    }
+
+    /// What commits wait for unless their transaction says otherwise; [`Durability::Immediate`] by default.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// How long a commit with [`Durability::Buffered`] may stay undurable, 50 milliseconds by default, and the time of a write
+    /// on top of it.
+    #[must_use]
+    pub fn sync_delay_max(mut self, delay: Duration) -> Self {
+        self.sync_delay_max = delay;
         self
     }
 
@@ -223,6 +245,8 @@ impl Builder {
             read_only,
             session: self.identity.unwrap_or_else(random_id),
             log_bytes_max: self.log_bytes_max,
+            durability: self.durability,
+            sync_delay_max: self.sync_delay_max,
         };
         let core = Core::new(opened, options);
         core.replay()?;

@@ -4,6 +4,8 @@
 //! Layer 8 (db).
 
 use super::builder::Builder;
+use crate::base::clock::Deadline;
+use crate::base::error::StorageError;
 use crate::base::sync::Arc;
 use crate::pages::select::OpenNote;
 use crate::txn::compact::CompactionProgress;
@@ -15,6 +17,7 @@ use crate::txn::write::WriteTransaction;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 /// An open database. Cheap to clone; clones share the one file.
 ///
@@ -109,6 +112,39 @@ impl Database {
     /// has failed.
     pub fn begin_write(&self) -> Result<WriteTransaction, TransactionError> {
         WriteTransaction::begin(self.core.take_turn()?)
+    }
+
+    /// Begins the write transaction if it can begin at once; `None` where another one runs.
+    ///
+    /// # Errors
+    /// As [`begin_write`](Self::begin_write).
+    pub fn try_begin_write(&self) -> Result<Option<WriteTransaction>, TransactionError> {
+        self.begin_write_timeout(Duration::ZERO)
+    }
+
+    /// Begins the write transaction, waiting so long at most for the one that runs to end; `None` where it did not.
+    ///
+    /// A transaction whose [`commit`](WriteTransaction::commit) only waits for the medium has ended in this sense.
+    ///
+    /// # Errors
+    /// As [`begin_write`](Self::begin_write).
+    pub fn begin_write_timeout(&self, timeout: Duration) -> Result<Option<WriteTransaction>, TransactionError> {
+        let turn = self.core.take_turn_until(Some(Deadline::after(timeout)))?;
+        turn.map(WriteTransaction::begin).transpose()
+    }
+
+    /// Makes every commit durable that was made before, with whatever [`Durability`](crate::Durability).
+    ///
+    /// Where some were made with [`Durability::None`](crate::Durability::None) it waits for a running write transaction; a
+    /// thread that holds one itself would wait for ever.
+    ///
+    /// Cost: nothing where all is durable; one small write for commits with
+    /// [`Durability::Buffered`](crate::Durability::Buffered); a checkpoint where some have none.
+    ///
+    /// # Errors
+    /// A storage error: how much of it became durable is unknown until the database is reopened.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        self.core.sync()
     }
 
     /// Runs `read` on a snapshot of the newest commit.

@@ -45,6 +45,15 @@ impl Pins {
         Pin { pins: Arc::clone(self), version }
     }
 
+    /// Pins a version that is not published yet, or that another pin holds.
+    pub(crate) fn pin(self: &Arc<Self>, version: Version) -> Pin {
+        let mut state = self.state.lock();
+        let is_kept = version.id >= state.published.id || state.counts.contains_key(&version.id);
+        assert!(is_kept, "a past version is pinned only while another pin holds it");
+        *state.counts.entry(version.id).or_insert(0) += 1;
+        Pin { pins: Arc::clone(self), version }
+    }
+
     /// Makes a version the one that later pins take.
     pub(crate) fn publish(&self, version: Version) {
         let mut state = self.state.lock();
@@ -61,8 +70,8 @@ impl Pins {
     pub(crate) fn held(&self) -> Vec<TransactionId> {
         let state = self.state.lock();
         let mut held: Vec<_> = state.counts.keys().copied().collect();
-        if held.last() != Some(&state.published.id) {
-            held.push(state.published.id);
+        if let Err(place) = held.binary_search(&state.published.id) {
+            held.insert(place, state.published.id);
         }
         held
     }
@@ -111,6 +120,24 @@ mod tests {
         assert_eq!(pins.held(), [TransactionId::new(1), TransactionId::new(2)]);
         drop(old);
         assert_eq!(pins.held(), [TransactionId::new(2)]);
+    }
+
+    #[test]
+    fn r1_a_version_is_held_from_before_it_is_published() {
+        let pins = Pins::new(version(1));
+        let queued = pins.pin(version(2));
+        assert_eq!(pins.held(), [TransactionId::new(1), TransactionId::new(2)]);
+        pins.publish(version(2));
+        drop(queued);
+        assert_eq!(pins.held(), [TransactionId::new(2)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a past version")]
+    fn r1_a_past_version_that_nobody_holds_cannot_be_pinned() {
+        let pins = Pins::new(version(1));
+        pins.publish(version(2));
+        drop(pins.pin(version(1)));
     }
 
     #[test]

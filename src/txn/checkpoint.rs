@@ -5,7 +5,7 @@
 //! Layer 5 (txn). Rules: design.md, "Commit".
 
 use super::core::{Core, Durable};
-use super::log::{self, LogWriter, SizeWish};
+use super::log::{self, LogRoom, LogWriter, SizeWish};
 use crate::base::checksum;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{PageId, Run};
@@ -137,26 +137,26 @@ fn next_log(
     generation: u64,
     log_after: LogAfter,
 ) -> Result<Option<LogWriter>> {
-    let layout = core.store.layout();
+    let (layout, old) = (core.store.layout(), core.queue.log());
     let (is_wanted, record_bytes) = match log_after {
         LogAfter::None => (false, 0),
-        LogAfter::Kept => (durable.log.is_some(), 0),
+        LogAfter::Kept => (old.is_some(), 0),
         LogAfter::Begun { record_bytes } => (true, record_bytes),
     };
     let unit_bytes = layout.unit_bytes();
     // Drawn for one segment alone, as far as the session's random number is.
     let nonce_for =
         |run: Run| checksum::wide(&[&core.session, &generation.to_le_bytes(), &run.page.get().to_le_bytes()]);
-    let has_room = |log: &LogWriter| log.is_empty() && log.has_room(record_bytes, unit_bytes);
-    if let Some(empty) = durable.log.as_ref().filter(|log| is_wanted && has_room(log)) {
+    let has_room = |log: &LogRoom| log.is_empty() && log.has_room(record_bytes);
+    if let Some(empty) = old.as_ref().filter(|log| is_wanted && has_room(log)) {
         return keep_low(durable, writer, empty, &nonce_for).map(Some);
     }
     if !is_wanted {
         return Ok(None);
     }
-    let last_units = durable.log.as_ref().map_or(0, |log| {
-        let was_short = record_bytes > 0 && !log.has_room(record_bytes, unit_bytes);
-        if was_short { log.segment().units } else { log.units_used(unit_bytes) }
+    let last_units = old.map_or(0, |log| {
+        let was_short = record_bytes > 0 && !log.has_room(record_bytes);
+        if was_short { log.segment().units } else { log.units_used() }
     });
     let wish = SizeWish {
         last_units,
@@ -166,7 +166,7 @@ fn next_log(
     };
     let units = log::segment_units(layout, &wish);
     // Where it may not be longer, the next one would be no better.
-    if let Some(empty) = durable.log.as_ref().filter(|log| log.is_empty() && log.segment().units >= units) {
+    if let Some(empty) = old.as_ref().filter(|log| log.is_empty() && log.segment().units >= units) {
         return keep_low(durable, writer, empty, &nonce_for).map(Some);
     }
     let run = match writer.allocate(units) {
@@ -183,7 +183,7 @@ fn next_log(
 fn keep_low(
     durable: &Durable,
     writer: &PageWriter,
-    empty: &LogWriter,
+    empty: &LogRoom,
     nonce_for: &dyn Fn(Run) -> [u8; 16],
 ) -> Result<LogWriter> {
     let mut segment = empty.segment();
@@ -237,8 +237,8 @@ pub(super) fn conclude(core: &Core, durable: &mut Durable, prepared: Prepared) {
     durable.slot = prepared.slot;
     durable.index = 1 - durable.index;
     durable.head = prepared.version;
-    durable.log = prepared.log;
     durable.is_log_cut = false;
+    core.queue.set_log(prepared.log);
 }
 
 impl Core {
@@ -253,27 +253,28 @@ impl Core {
     /// Where the file could not grow: a checkpoint without a log gives back what the log and only the last one keep. The
     /// writer's turn is taken and no transaction runs.
     pub(super) fn relieve(&self, durable: &mut Durable) {
-        let is_complete = durable.log.is_none() && durable.head.id == durable.slot.transaction;
+        let is_complete = durable.slot.log.is_none() && durable.head.id == durable.slot.transaction;
         if !self.store.is_full() || is_complete {
             return;
         }
-        match self.checkpoint(durable) {
+        match self.checkpoint(durable, LogAfter::None) {
             // What was given back may do for long; whether it does, the next growth tells.
             Ok(()) => self.store.forget_full(),
             Err(error) => ::log::warn!("no space could be given back by a checkpoint: {error}"),
         }
     }
 
-    /// Brings the newest version to the storage, under a slot without a log. Takes the room for it from the reserve. The
+    /// Brings the newest version to the storage, under a slot of its own. Takes the room for it from the reserve. The
     /// writer's turn is taken and no transaction runs, or nobody else uses the database.
-    pub(super) fn checkpoint(&self, durable: &mut Durable) -> Result<()> {
+    pub(super) fn checkpoint(&self, durable: &mut Durable, log_after: LogAfter) -> Result<()> {
+        self.queue.drain()?;
         let reserve = durable.reserve.take();
         self.release(reserve.into_iter().collect());
         let version = durable.head;
-        let base = self.pins.pin_published();
+        let base = self.pins.pin(version);
         self.space.lock().begin();
         let writer = PageWriter::new(Arc::clone(&self.store), Arc::clone(&self.space), base, version.id);
-        let done = prepare(self, durable, &writer, version, Vec::new(), LogAfter::None).and_then(|prepared| {
+        let done = prepare(self, durable, &writer, version, Vec::new(), log_after).and_then(|prepared| {
             write(self, &prepared)?;
             flip(self, durable, &prepared)?;
             Ok(prepared)

@@ -1,23 +1,27 @@
 //! The commit, told step by step: what a transaction changed is sealed, made durable in one of two ways, and published.
 //!
-//! Invariant: nobody sees a version before it is durable. A version that only the log tells of is whole in memory until a
-//! checkpoint has written it.
+//! Invariant: nobody sees a version before it is as durable as was promised, and versions become durable and visible in the
+//! order of their ids. A version that only the log tells of is whole in memory until a checkpoint has written it.
 //! Layer 5 (txn). Rules: design.md, "Commit".
 
 use super::checkpoint::{self, LogAfter};
 use super::core::{Core, Durable, IDS_AHEAD};
 use super::durability::Durability;
 use super::error::CommitError;
+use super::future::{CommitFuture, Outcome};
 use super::log::record::{self, RecordHead, TableChanges};
+use super::queue::{Queued, QueuedRecord};
 use super::write::{Bracket, OpenTransaction, Staged, WriteTransaction};
+use crate::base::clock::Deadline;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{TransactionId, TreeRoot};
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, Mutex};
 use crate::btree::redo::Redo;
 use crate::catalog::roots::Roots;
 use crate::pages::behind::Sealed;
 use crate::pages::version::Version;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A record pays where it is shorter than the changed pages by this factor.
 const RECORD_GAIN_MIN: usize = 4;
@@ -36,18 +40,30 @@ struct Change {
 
 /// How a transaction becomes durable.
 enum Way {
-    /// By a record in the log, with so many changes of rows.
-    Record { body: Vec<u8>, changes: u64 },
+    /// By a record in the log.
+    Record(QueuedRecord),
     /// By a slot, and what becomes of the log then.
     Slot(LogAfter),
     /// Not now: nothing is written, and only this handle shows it.
     Memory,
 }
 
+/// A transaction that is sealed and knows its way. It holds the writer's turn.
+struct Ready {
+    bracket: Bracket,
+    sealed: Vec<Sealed>,
+    version: Version,
+    way: Way,
+    durability: Durability,
+}
+
 impl WriteTransaction {
-    /// Makes the transaction durable and visible, and returns the id of the version that readers see from now on.
+    /// Makes the transaction visible, and as durable as [`set_durability`](Self::set_durability) or the database's default
+    /// asks for. Returns the id of the version that readers see from now on.
     ///
     /// A transaction that changed nothing writes nothing and returns the id of the version that it began on.
+    ///
+    /// The next write transaction can begin while this one waits for the medium, and one write then serves all that wait.
     ///
     /// Cost: for a small transaction one write of 4 KiB or little more, which forces itself to the medium; for a large one
     /// a sequential write of all changed pages and a sync, then one small write and a sync. Now and then a small one pays
@@ -58,7 +74,77 @@ impl WriteTransaction {
     ///   database goes on as if the transaction had never begun.
     /// - [`CommitError::InDoubt`]: a write or sync failed. Readers go on, this handle writes no more, and after
     ///   reopening the transaction is wholly there or wholly absent.
-    pub fn commit(mut self) -> Result<TransactionId, CommitError> {
+    pub fn commit(self) -> Result<TransactionId, CommitError> {
+        let core = self.core();
+        let (id, ready) = self.make_ready()?;
+        if let Some(ready) = ready {
+            ready.perform(&core, None)?;
+        }
+        // What changed nothing waits as well: a reader that begins now sees what it saw.
+        core.queue.finish(id).map_err(in_doubt)?;
+        Ok(id)
+    }
+
+    /// As [`commit`](Self::commit), but does not wait for the medium: the outcome is a future of any runtime. By the time
+    /// that this returns, the next write transaction can begin, or will soon.
+    ///
+    /// The commit takes its course whether or not the future is awaited. Small commits are written by a thread that the
+    /// database keeps, many at once; a large one, or one that changes tables themselves, by a thread of its own.
+    ///
+    /// ```
+    /// # use std::{future::Future, pin::Pin, sync::Arc, task::{Context, Poll, Wake, Waker}, thread::{self, Thread}};
+    /// # struct Unpark(Thread);
+    /// # impl Wake for Unpark { fn wake(self: Arc<Self>) { self.0.unpark() } }
+    /// # fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
+    /// #     let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    /// #     loop {
+    /// #         match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+    /// #             Poll::Ready(outcome) => return outcome,
+    /// #             Poll::Pending => thread::park(),
+    /// #         }
+    /// #     }
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cowslip::{Database, TableDefinition};
+    /// const SEEN: TableDefinition<u64, u64> = TableDefinition::new("seen");
+    /// let db = Database::in_memory()?;
+    /// let commits: Vec<_> = (0..10)
+    ///     .map(|id| {
+    ///         let tx = db.begin_write()?;
+    ///         tx.open_table(SEEN)?.insert(id, id)?;
+    ///         Ok::<_, cowslip::Error>(tx.commit_async())
+    ///     })
+    ///     .collect::<Result<_, _>>()?;
+    /// for commit in commits {
+    ///     block_on(commit)?;
+    /// }
+    /// assert_eq!(db.begin_read()?.open_table(SEEN)?.len()?, 10);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn commit_async(self) -> CommitFuture {
+        let core = self.core();
+        let outcome = Arc::new(Outcome::default());
+        let future = CommitFuture::new(Arc::clone(&outcome));
+        match self.make_ready() {
+            Ok((_, Some(ready))) if matches!(ready.way, Way::Slot(_)) => perform_elsewhere(core, ready, outcome),
+            Ok((_, Some(ready))) => {
+                if let Err(error) = ready.perform(&core, Some(Arc::clone(&outcome))) {
+                    outcome.set(Err(error));
+                }
+            }
+            Ok((id, None)) => outcome.set(core.queue.finish(id).map(|()| id).map_err(in_doubt)),
+            Err(error) => outcome.set(Err(error)),
+        }
+        future
+    }
+
+    fn core(&self) -> Arc<Core> {
+        Arc::clone(self.parts().bracket.turn.core())
+    }
+
+    /// Seals what changed and decides how it becomes durable. Says which version readers are to see in the end.
+    fn make_ready(mut self) -> Result<(TransactionId, Option<Ready>), CommitError> {
         if self.is_poisoned() {
             return Err(self.take_untold().map_or(CommitError::Poisoned, aborted));
         }
@@ -68,11 +154,13 @@ impl WriteTransaction {
             return Err(CommitError::TableLeaked(name.clone()));
         }
         let core = Arc::clone(bracket.turn.core());
-        let mut durable = core.durable.lock();
-
+        let durable = core.durable.lock();
         let Some(change) = self.seal(tables, roots.into_value(), &bracket).map_err(aborted)? else {
-            return Ok(durable.head.id);
+            return Ok((durable.head.id, None));
         };
+        if core.store.is_poisoned() {
+            return Err(aborted(StorageError::Poisoned));
+        }
         let version = Version {
             id: self.id,
             commit_time_micros: self.commit_time_micros.unwrap_or_else(|| core.commit_time(&durable)),
@@ -80,24 +168,9 @@ impl WriteTransaction {
             forward: change.forward,
         };
         let way = self.choose_way(&core, &durable, &bracket, &change, &version);
-        // What records changes keeps the version pinned that the transaction began on.
-        drop(change.redo);
-        match way {
-            Way::Record { body, changes } => {
-                let log = durable.log.as_mut().expect("a record was chosen because there is a log");
-                log.append(&core.store, &body, 1, changes).map_err(in_doubt)?; // the commit point
-                publish(&core, &mut durable, bracket, change.sealed, version);
-            }
-            Way::Memory => {
-                durable.is_log_cut = true;
-                publish(&core, &mut durable, bracket, change.sealed, version);
-            }
-            Way::Slot(log_after) => {
-                commit_by_slot(&core, &mut durable, bracket, change.sealed, version, log_after)?;
-                core.trim(&mut durable);
-            }
-        }
-        Ok(self.id)
+        let durability = self.durability;
+        // What recorded changes kept the version pinned that the transaction began on; it ends here.
+        Ok((self.id, Some(Ready { bracket, sealed: change.sealed, version, way, durability })))
     }
 
     /// Computes all checksums; `None` where nothing changed.
@@ -150,11 +223,12 @@ impl WriteTransaction {
             return Way::Slot(LogAfter::Kept);
         }
         let changes = change.redo.iter().map(|(_, redo)| u64::from(redo.count())).sum();
-        let has_room = durable.log.as_ref().is_some_and(|log| {
-            log.has_room(body.len(), core.store.layout().unit_bytes()) && log.changes() + changes <= REPLAY_CHANGES_MAX
-        });
+        let has_room = core
+            .queue
+            .log()
+            .is_some_and(|log| log.has_room(body.len()) && log.changes() + changes <= REPLAY_CHANGES_MAX);
         if has_room && fits_memory && !durable.is_log_cut {
-            Way::Record { body, changes }
+            Way::Record(QueuedRecord { body, changes })
         } else {
             Way::Slot(LogAfter::Begun { record_bytes: body.len() })
         }
@@ -184,24 +258,91 @@ fn commit_by_slot(
     checkpoint::flip(core, durable, &prepared).map_err(in_doubt)?;
     checkpoint::conclude(core, durable, prepared);
     bracket.concluded = true;
-    reveal(core, durable, bracket, version);
-    Ok(())
-}
-
-/// Publishes a version whose pages are only in memory.
-fn publish(core: &Core, durable: &mut Durable, mut bracket: Bracket, sealed: Vec<Sealed>, version: Version) {
-    core.store.keep_unwritten(sealed);
-    core.space.lock().publish();
-    bracket.concluded = true;
-    durable.head = version;
-    reveal(core, durable, bracket, version);
-}
-
-/// Lets readers see a version, and hands what it no longer reaches to reclamation.
-fn reveal(core: &Core, durable: &mut Durable, bracket: Bracket, version: Version) {
-    core.pins.publish(version);
+    core.queue.publish(version);
     let dead = bracket.writer.take_dead();
     // The writer pins the version it began on; its turn goes on in the caller's lock on `durable`.
     drop(bracket);
     core.settle(durable, dead);
+    Ok(())
+}
+
+impl Ready {
+    /// Commits by a slot, or queues the commit and lets the next writer begin.
+    fn perform(self, core: &Core, outcome: Option<Arc<Outcome>>) -> Result<(), CommitError> {
+        let Self { mut bracket, sealed, version, way, durability } = self;
+        let mut durable = core.durable.lock();
+        let record = match way {
+            Way::Slot(log_after) => {
+                // What this one builds on has to be durable before it is.
+                core.queue.drain().map_err(aborted)?;
+                commit_by_slot(core, &mut durable, bracket, sealed, version, log_after)?;
+                core.trim(&mut durable);
+                if let Some(outcome) = outcome {
+                    outcome.committed(version.id);
+                }
+                return Ok(());
+            }
+            Way::Record(record) => Some(record),
+            Way::Memory => None,
+        };
+        core.store.keep_unwritten(sealed);
+        core.space.lock().publish();
+        bracket.concluded = true;
+        durable.head = version;
+        durable.is_log_cut |= record.is_none();
+        let is_hidden = durability == Durability::Immediate && record.is_some();
+        // A record that nobody waits for becomes durable all the same.
+        let delay = if is_hidden { outcome.as_ref().map(|_| Duration::ZERO) } else { Some(core.sync_delay_max) };
+        let due = delay.filter(|_| record.is_some()).map(Deadline::after);
+        core.queue.push(Queued { version, record, is_hidden, due, outcome });
+        let dead = bracket.writer.take_dead();
+        // The writer pins the version that it began on. The next one waits for the lock on `durable`.
+        drop(bracket);
+        core.settle(&mut durable, dead);
+        Ok(())
+    }
+}
+
+/// A commit that a thread of its own is to make.
+struct Job {
+    core: Arc<Core>,
+    ready: Ready,
+    outcome: Arc<Outcome>,
+}
+
+impl Job {
+    fn run(self) {
+        let Self { core, ready, outcome } = self;
+        let ending = Ending(Arc::clone(&outcome));
+        if let Err(error) = ready.perform(&core, Some(Arc::clone(&outcome))) {
+            outcome.set(Err(error));
+        }
+        // Whoever is woken may close the database at once.
+        drop(core);
+        drop(ending);
+    }
+}
+
+/// Wakes whoever awaits the outcome, which is in doubt where a storage panicked.
+struct Ending(Arc<Outcome>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.in_doubt(StorageError::Poisoned);
+        self.0.wake();
+    }
+}
+
+/// Commits on a thread of its own, where the system has one to spare.
+fn perform_elsewhere(core: Arc<Core>, ready: Ready, outcome: Arc<Outcome>) {
+    let job = Arc::new(Mutex::new(Some(Job { core, ready, outcome })));
+    let run = |job: &Mutex<Option<Job>>| {
+        let job = job.lock().take();
+        job.into_iter().for_each(Job::run);
+    };
+    let theirs = Arc::clone(&job);
+    let started = std::thread::Builder::new().name("cowslip-commit".into()).spawn(move || run(&theirs));
+    if started.is_err() {
+        run(&job);
+    }
 }

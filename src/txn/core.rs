@@ -3,10 +3,12 @@
 //! Invariant: there is at most one writer; everything that only the writer changes is behind its turn.
 //! Layer 5 (txn). Lock order: the writer's turn, then `durable`, then the space, then the pins.
 
+use super::checkpoint::LogAfter;
+use super::durability::Durability;
 use super::error::TransactionError;
-use super::log::LogWriter;
+use super::queue::CommitQueue;
 use super::reclaim::Reclaim;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Deadline};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Run, TransactionId};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +19,7 @@ use crate::pages::slot::Slot;
 use crate::pages::store::PageStore;
 use crate::pages::version::{Pins, Version};
 use crate::pages::writer::Space;
+use std::time::Duration;
 
 /// An open database.
 #[derive(Debug)]
@@ -26,12 +29,17 @@ pub(crate) struct Core {
     pub(crate) pins: Arc<Pins>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) durable: Mutex<Durable>,
+    /// Commits that wait to be durable; `Durable::head` is the last of them, if any.
+    pub(crate) queue: Arc<CommitQueue>,
     pub(crate) notes: Vec<OpenNote>,
     pub(crate) read_only: bool,
     /// Random number of this session.
     pub(crate) session: [u8; 16],
     /// Longest segment of the redo log.
     pub(crate) log_bytes_max: u64,
+    /// What commits wait for unless they say so themselves.
+    pub(super) durability: Durability,
+    pub(super) sync_delay_max: Duration,
     /// The session before was not closed.
     pub(super) is_unclean: bool,
     /// What the log held is applied: until then nothing is written, at close neither.
@@ -45,10 +53,8 @@ pub(crate) struct Core {
 /// What the storage holds durably, and what memory owes to it.
 #[derive(Debug)]
 pub(crate) struct Durable {
-    /// The version that was committed last.
+    /// The version that was committed last. Readers see it once the queue has published it.
     pub(crate) head: Version,
-    /// What was committed since the slot, where the next record goes. Without it the next commit writes a slot.
-    pub(crate) log: Option<LogWriter>,
     /// Something was published that no record tells of: rule R12 lets nothing be recorded behind it.
     pub(crate) is_log_cut: bool,
     /// Room for what the next checkpoint has to write, so that a full device does not keep it from giving space back.
@@ -91,6 +97,8 @@ pub(crate) struct CoreOptions {
     pub(crate) read_only: bool,
     pub(crate) session: [u8; 16],
     pub(crate) log_bytes_max: u64,
+    pub(crate) durability: Durability,
+    pub(crate) sync_delay_max: Duration,
 }
 
 /// Ids that a session may give to transactions beyond the last durable one.
@@ -100,16 +108,20 @@ impl Core {
     pub(crate) fn new(opened: Opened, options: CoreOptions) -> Arc<Self> {
         let published = opened.durable.head;
         let is_recovered = AtomicBool::new(opened.durable.slot.log.is_none());
+        let (store, pins) = (Arc::new(opened.store), Pins::new(published));
         Arc::new(Self {
-            store: Arc::new(opened.store),
+            queue: CommitQueue::new(Arc::clone(&store), Arc::clone(&pins)),
+            store,
             space: Arc::new(opened.space),
-            pins: Pins::new(published),
+            pins,
             clock: options.clock,
             durable: Mutex::new(opened.durable),
             notes: opened.notes,
             read_only: options.read_only,
             session: options.session,
             log_bytes_max: options.log_bytes_max,
+            durability: options.durability,
+            sync_delay_max: options.sync_delay_max,
             id_min: AtomicU64::new(0),
             is_unclean: opened.is_unclean,
             is_recovered,
@@ -125,17 +137,26 @@ impl Core {
 
     /// Waits for the writer's turn; refuses where nothing may be written.
     pub(crate) fn take_turn(self: &Arc<Self>) -> Result<TurnGuard, TransactionError> {
+        let turn = self.take_turn_until(None)?;
+        Ok(turn.expect("whoever waits without a limit gets the turn"))
+    }
+
+    /// As [`take_turn`](Self::take_turn), but waits no longer than until the deadline, if there is one.
+    pub(crate) fn take_turn_until(
+        self: &Arc<Self>,
+        deadline: Option<Deadline>,
+    ) -> Result<Option<TurnGuard>, TransactionError> {
         if self.read_only {
             return Err(TransactionError::ReadOnly);
         }
-        let turn = TurnGuard::take(Arc::clone(self));
+        let Some(turn) = TurnGuard::take_until(Arc::clone(self), deadline) else { return Ok(None) };
         if self.header_damaged.load(Ordering::Acquire) {
             return Err(TransactionError::HeaderDamaged);
         }
         if self.store.is_poisoned() {
             return Err(StorageError::Poisoned.into());
         }
-        Ok(turn)
+        Ok(Some(turn))
     }
 
     /// Writes block 0 anew from what the serving slot repeats of it.
@@ -181,6 +202,21 @@ impl Core {
         self.clock.now_micros().max(durable.head.commit_time_micros.saturating_add(1))
     }
 
+    /// Makes everything durable that is committed.
+    pub(crate) fn sync(self: &Arc<Self>) -> Result<()> {
+        if self.store.is_poisoned() {
+            return Err(StorageError::Poisoned);
+        }
+        self.queue.sync()?;
+        if self.is_read_only() || !self.durable.lock().is_log_cut {
+            return Ok(());
+        }
+        let _turn = TurnGuard::take(Arc::clone(self));
+        let mut durable = self.durable.lock();
+        // Somebody else may have done it meanwhile.
+        if durable.is_log_cut { self.checkpoint(&mut durable, LogAfter::Kept) } else { Ok(()) }
+    }
+
     /// Gives back what readers held that are gone by now. The writer's turn is taken and no transaction runs.
     pub(crate) fn sweep(&self, durable: &mut Durable) {
         self.settle(durable, Vec::new());
@@ -221,16 +257,26 @@ impl Core {
 
 impl TurnGuard {
     pub(super) fn take(core: Arc<Core>) -> Self {
+        Self::take_until(core, None).expect("whoever waits without a limit gets the turn")
+    }
+
+    /// The turn, if it is to be had before the deadline.
+    fn take_until(core: Arc<Core>, deadline: Option<Deadline>) -> Option<Self> {
         let mut state = core.turn.state.lock();
         state.waiting += 1;
-        while state.is_taken {
-            state = core.turn.freed.wait(state);
+        while state.is_taken && deadline.is_none_or(|deadline| !deadline.is_over()) {
+            state = match deadline {
+                None => core.turn.freed.wait(state),
+                Some(deadline) => core.turn.freed.wait_until(state, deadline),
+            };
         }
         state.waiting -= 1;
+        let is_had = !state.is_taken;
         state.is_taken = true;
         drop(state);
+        // Those who let others write first look for who waits as well.
         core.turn.taken.notify_all();
-        Self { core }
+        is_had.then_some(Self { core })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

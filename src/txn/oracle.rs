@@ -59,7 +59,7 @@ impl Core {
     pub(crate) fn check_quick(self: &Arc<Self>) -> Result<QuickReport, TransactionError> {
         let _turn = if self.read_only { None } else { Some(TurnGuard::take(Arc::clone(self))) };
         let durable = self.durable.lock();
-        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin_published());
+        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin(durable.head));
         let version = *pages.version();
         let tables = roots::list(pages.clone(), &version.data)?;
         let mut counters = RangeCursor::new(pages, &version.forward, Bound::Unbounded, Bound::Unbounded)?;
@@ -86,7 +86,8 @@ impl Core {
         if !self.read_only {
             self.sweep(&mut durable);
         }
-        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin_published());
+        // What waits to be durable is allocated as well.
+        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin(durable.head));
         let version = *pages.version();
         let mut reach = Reach::default();
         let tables = roots::list(pages.clone(), &version.data)?;

@@ -4,6 +4,7 @@
 //! Layer 5 (txn).
 
 use super::core::{Core, CoreOptions};
+use super::durability::Durability;
 use super::error::{DatabaseError, TransactionError};
 use super::read::ReadTransaction;
 use super::recover::{self, OpenOptions};
@@ -17,6 +18,7 @@ use crate::io::sim::SimDisk;
 use crate::pages::header::{BLOCK_BYTES, Format};
 use crate::pages::layout::Layout;
 use crate::pages::select::OpenNote;
+use std::time::Duration;
 
 fn open(disk: &SimDisk, create: bool, read_only: bool) -> Result<Arc<Core>, DatabaseError> {
     let layout = Layout::new(512, 1, 64).unwrap();
@@ -24,7 +26,14 @@ fn open(disk: &SimDisk, create: bool, read_only: bool) -> Result<Arc<Core>, Data
     let options =
         OpenOptions { read_only, create: create.then_some(format), test_geometry: true, cache_bytes_max: 1 << 20 };
     let opened = recover::open(Arc::new(disk.clone()), &options)?;
-    let options = CoreOptions { clock: Arc::new(SystemClock), read_only, session: [2; 16], log_bytes_max: 1 << 20 };
+    let options = CoreOptions {
+        clock: Arc::new(SystemClock),
+        read_only,
+        session: [2; 16],
+        log_bytes_max: 1 << 20,
+        durability: Durability::Immediate,
+        sync_delay_max: Duration::from_millis(50),
+    };
     Ok(Core::new(opened, options))
 }
 

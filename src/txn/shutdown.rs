@@ -4,6 +4,7 @@
 //! writes nothing.
 //! Layer 5 (txn). Rules: design.md, "Closing".
 
+use super::checkpoint::LogAfter;
 use super::core::{Core, Durable};
 use crate::base::error::Result;
 use crate::base::sync::atomic::Ordering;
@@ -52,9 +53,9 @@ impl Core {
         if durable.slot.log.is_none() && durable.head.id == durable.slot.transaction {
             return Ok(());
         }
-        self.checkpoint(durable)?;
+        self.checkpoint(durable, LogAfter::None)?;
         if durable.other_reach_units > self.cut_floor(durable)?.min(durable.slot.reach_units) {
-            self.checkpoint(durable)?;
+            self.checkpoint(durable, LogAfter::None)?;
         }
         Ok(())
     }
@@ -63,6 +64,9 @@ impl Core {
     pub(crate) fn shut_down(&self) -> Result<()> {
         let may_write = self.is_recovered.load(Ordering::Acquire) && !self.is_read_only() && !self.store.is_poisoned();
         let mut durable = self.durable.lock();
+        if may_write {
+            self.queue.drain()?;
+        }
         if may_write && (self.store.is_marked_open() || durable.head.id != durable.slot.transaction) {
             self.let_log_go(&mut durable)?;
             self.cut_tail(&mut durable)?;
@@ -74,6 +78,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        self.queue.end();
         if let Err(error) = self.shut_down() {
             log::error!("closing the database failed, the next opening recovers it: {error}");
         }

@@ -102,7 +102,8 @@ pub(crate) struct CheckedOut {
 
 impl WriteTransaction {
     pub(crate) fn begin(turn: TurnGuard) -> Result<Self, TransactionError> {
-        let id = turn.core().next_id(turn.core().pins.published().id)?;
+        let head = turn.core().durable.lock().head.id;
+        let id = turn.core().next_id(head)?;
         Self::begin_as(turn, id)
     }
 
@@ -112,8 +113,8 @@ impl WriteTransaction {
         let mut durable = core.durable.lock();
         core.sweep(&mut durable);
         core.relieve(&mut durable);
+        let base = core.pins.pin(durable.head);
         drop(durable);
-        let base = core.pins.pin_published();
         let version = *base.version();
         core.space.lock().begin();
         let writer = Arc::new(PageWriter::new(Arc::clone(&core.store), Arc::clone(&core.space), base, id));
@@ -124,7 +125,7 @@ impl WriteTransaction {
             open: Some(open),
             id,
             commit_time_micros: None,
-            durability: Durability::Immediate,
+            durability: core.durability,
             two_phase: false,
             without_log: false,
             commit_unchanged: false,
@@ -143,7 +144,7 @@ impl WriteTransaction {
         self.open.as_ref().expect("the transaction ends only by value")
     }
 
-    /// Sets what the commit waits for; [`Durability::Immediate`] unless set.
+    /// Sets what the commit waits for; unless set it is what [`Builder::durability`](crate::Builder::durability) says.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

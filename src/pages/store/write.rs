@@ -218,7 +218,7 @@ impl PageStore {
     }
 
     /// Ends all writing of this handle.
-    fn poison(&self) {
+    pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
     }
 

@@ -10,7 +10,7 @@ use crate::base::codec::{Decoder, Encoder};
 pub(super) const CHAIN_BYTES: usize = 16;
 pub(super) const HEADER_BYTES: usize = 64;
 /// No body is longer: a reader need not believe in one that is.
-pub(super) const BODY_BYTES_MAX: usize = 2 << 20;
+pub(in crate::txn) const BODY_BYTES_MAX: usize = 2 << 20;
 const MAGIC: [u8; 4] = *b"cwlg";
 /// So many bytes of the segment's random number stand behind the magic: whoever writes rows cannot know them, so no value
 /// looks like the begin of a group.

@@ -72,7 +72,7 @@ impl Log {
         let body = encode(&head, &[TableChanges { name: "rows", count: 1, changes }]);
         self.writer.append(&self.store, &body, 1, 1).unwrap();
         self.bodies.push(changes.to_vec());
-        let used = u64::from(self.writer.units_used(UNIT_BYTES)) * u64::from(UNIT_BYTES);
+        let used = u64::from(self.writer.room().units_used()) * u64::from(UNIT_BYTES);
         self.starts.push(self.offset(used));
     }
 
@@ -115,8 +115,8 @@ fn filled() -> Log {
 fn records_are_read_back_in_their_order() {
     let log = filled();
     assert_eq!(log.read(9).unwrap(), log.bodies);
-    assert!(!log.writer.is_empty());
-    assert_eq!(log.writer.changes(), 5);
+    assert!(!log.writer.room().is_empty());
+    assert_eq!(log.writer.room().changes(), 5);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_segment_outside_the_file_is_damage() {
 fn a_full_segment_takes_no_more() {
     let mut log = Log::new();
     let mut appended = 0;
-    while log.writer.has_room(400, UNIT_BYTES) {
+    while log.writer.room().has_room(400) {
         log.append(&[appended; 300]);
         appended += 1;
     }
@@ -279,7 +279,7 @@ proptest! {
     ) {
         let mut log = Log::new();
         for body in &bodies {
-            if log.writer.has_room(body.len() + 100, UNIT_BYTES) {
+            if log.writer.room().has_room(body.len() + 100) {
                 log.append(body);
             }
         }

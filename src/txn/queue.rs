@@ -1,0 +1,372 @@
+//! The queue of commits that wait for the medium: whoever waits first writes for all that wait by then.
+//!
+//! Invariant: versions become durable, and visible, in the order in which they were queued; one that waits is pinned. After
+//! the first failure nothing more becomes durable, and everybody who waits learns of it.
+//! Layer 5 (txn). Lock order: whatever transactions lock, then the queue, then the pins. Rules: design.md, "Commit".
+
+use super::future::Outcome;
+use super::log::{BODY_BYTES_MAX, LogRoom, LogWriter};
+use crate::base::clock::Deadline;
+use crate::base::error::{Result, StorageError};
+use crate::base::ids::TransactionId;
+use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::pages::account::Charge;
+use crate::pages::store::PageStore;
+use crate::pages::version::{Pin, Pins, Version};
+use std::collections::VecDeque;
+use std::thread::JoinHandle;
+
+/// Records that nobody waits for take so much memory at most: then whoever adds one writes them.
+const QUEUED_BYTES_MAX: usize = 1 << 20;
+
+/// Commits whose pages are complete in memory.
+#[derive(Debug)]
+pub(crate) struct CommitQueue {
+    store: Arc<PageStore>,
+    pins: Arc<Pins>,
+    state: Mutex<State>,
+    /// Notified when commits reached what they wait for, and when something was queued that the thread has to write.
+    changed: Condvar,
+    /// Writes what nobody waits for, once it is due.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A commit that enters the queue.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) version: Version,
+    /// What the log is to say of it. Of a commit without one only memory knows.
+    pub(super) record: Option<QueuedRecord>,
+    /// Readers see it only once it is durable.
+    pub(super) is_hidden: bool,
+    /// When it has to be written if nobody waits for it.
+    pub(super) due: Option<Deadline>,
+    /// Who is to be told.
+    pub(super) outcome: Option<Arc<Outcome>>,
+}
+
+/// A record that has its place in the log, as far as the room for it is kept.
+#[derive(Debug)]
+pub(super) struct QueuedRecord {
+    pub(super) body: Vec<u8>,
+    pub(super) changes: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    commit: Queued,
+    /// Until the version is published.
+    pin: Option<Pin>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Where the slot names a log.
+    log: Option<LogRoom>,
+    /// The same log, while nobody writes.
+    writer: Option<LogWriter>,
+    waiting: VecDeque<Waiting>,
+    /// So many at the front are being written.
+    in_flight: usize,
+    queued_bytes: usize,
+    charge: Charge,
+    /// The newest version that readers see.
+    published: TransactionId,
+    failure: Option<Failure>,
+    /// Whose tasks are to be woken once the lock is given back.
+    told: Vec<Arc<Outcome>>,
+    /// Nothing is queued any more.
+    is_ended: bool,
+}
+
+#[derive(Debug)]
+enum Failure {
+    /// The first to ask learns what happened.
+    Untold(StorageError),
+    Told,
+}
+
+impl Failure {
+    fn tell(&mut self) -> StorageError {
+        match std::mem::replace(self, Self::Told) {
+            Self::Untold(error) => error,
+            Self::Told => StorageError::Poisoned,
+        }
+    }
+}
+
+impl State {
+    fn push(&mut self, commit: Queued, pins: &Arc<Pins>) {
+        if let Some(record) = &commit.record {
+            let log = self.log.as_mut().expect("a record was made because there is room in the log");
+            log.reserve(record.body.len(), record.changes);
+            self.count_bytes(record.body.len(), 0);
+        }
+        let pin = Some(pins.pin(commit.version));
+        self.waiting.push_back(Waiting { commit, pin });
+        self.publish_ready(pins);
+    }
+
+    fn count_bytes(&mut self, added: usize, removed: usize) {
+        self.queued_bytes = self.queued_bytes + added - removed;
+        self.charge.set(self.queued_bytes);
+    }
+
+    /// Shows what need not be durable first, as far as nothing before it has to.
+    fn publish_ready(&mut self, pins: &Pins) {
+        for (place, waiting) in self.waiting.iter_mut().enumerate().filter(|(_, waiting)| waiting.pin.is_some()) {
+            if waiting.commit.is_hidden || place < self.in_flight {
+                break;
+            }
+            self.published = waiting.publish(pins, &mut self.told);
+        }
+        while self.in_flight == 0
+            && self.waiting.front().is_some_and(|first| first.pin.is_none() && first.commit.record.is_none())
+        {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Takes the records of as many commits as one group holds.
+    fn take_group(&mut self) -> Vec<QueuedRecord> {
+        let mut group = Vec::new();
+        let mut body_bytes = 0;
+        for waiting in &mut self.waiting {
+            let len = waiting.commit.record.as_ref().map_or(0, |record| record.body.len());
+            if body_bytes + len > BODY_BYTES_MAX {
+                break;
+            }
+            body_bytes += len;
+            group.extend(waiting.commit.record.take());
+            self.in_flight += 1;
+        }
+        self.count_bytes(0, body_bytes);
+        group
+    }
+
+    /// What was in flight is durable.
+    fn conclude_group(&mut self, pins: &Pins) {
+        let done: Vec<Waiting> = self.waiting.drain(..self.in_flight).collect();
+        self.in_flight = 0;
+        for mut waiting in done {
+            if waiting.pin.is_some() {
+                self.published = waiting.publish(pins, &mut self.told);
+            }
+        }
+        // Groups take less room than their records would have taken each for itself.
+        if let Some(writer) = &self.writer {
+            let mut room = writer.room();
+            for record in self.waiting.iter().filter_map(|waiting| waiting.commit.record.as_ref()) {
+                room.reserve(record.body.len(), record.changes);
+            }
+            self.log = Some(room);
+        }
+        self.publish_ready(pins);
+    }
+
+    fn fail(&mut self, error: StorageError) {
+        self.in_flight = 0;
+        let mut error = Some(error);
+        for waiting in &mut self.waiting {
+            if let Some(outcome) = waiting.commit.outcome.take() {
+                outcome.in_doubt(error.take().unwrap_or(StorageError::Poisoned));
+                self.told.push(outcome);
+            }
+        }
+        self.failure.get_or_insert(error.map_or(Failure::Told, Failure::Untold));
+    }
+
+    /// When the next write is due that nobody waits for.
+    fn due(&self) -> Option<Deadline> {
+        let queued = self.waiting.iter().skip(self.in_flight);
+        queued.filter_map(|waiting| waiting.commit.due).min()
+    }
+}
+
+impl Waiting {
+    fn publish(&mut self, pins: &Pins, told: &mut Vec<Arc<Outcome>>) -> TransactionId {
+        let version = self.commit.version;
+        pins.publish(version);
+        self.pin = None;
+        if let Some(outcome) = self.commit.outcome.take() {
+            outcome.committed(version.id);
+            told.push(outcome);
+        }
+        version.id
+    }
+}
+
+/// Says that writing failed if whoever writes panics.
+struct Panicking<'q>(&'q CommitQueue);
+
+impl Drop for Panicking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store.poison();
+            let mut state = self.0.state.lock();
+            state.fail(StorageError::Poisoned);
+            wake(state);
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl CommitQueue {
+    pub(super) fn new(store: Arc<PageStore>, pins: Arc<Pins>) -> Arc<Self> {
+        let state = State {
+            log: None,
+            writer: None,
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            queued_bytes: 0,
+            charge: Charge::new(store.account()),
+            published: pins.published().id,
+            failure: None,
+            told: Vec::new(),
+            is_ended: false,
+        };
+        let (state, changed) = (Mutex::new(state), Condvar::default());
+        Arc::new(Self { store, pins, state, changed, thread: Mutex::new(None) })
+    }
+
+    /// How much of the log is taken, where there is one.
+    pub(super) fn log(&self) -> Option<LogRoom> {
+        self.state.lock().log
+    }
+
+    /// Takes over the log of a new slot. The queue is empty.
+    pub(super) fn set_log(&self, writer: Option<LogWriter>) {
+        let mut state = self.state.lock();
+        assert!(state.waiting.is_empty(), "a slot is written when nothing waits");
+        state.log = writer.as_ref().map(LogWriter::room);
+        state.writer = writer;
+    }
+
+    /// Shows a version that a slot has made durable. The queue is empty.
+    pub(super) fn publish(&self, version: Version) {
+        let mut state = self.state.lock();
+        assert!(state.waiting.is_empty(), "a slot is written when nothing waits");
+        self.pins.publish(version);
+        state.published = version.id;
+    }
+
+    /// Queues a commit; whoever calls holds the writer's turn, so that they enter in order.
+    pub(super) fn push(self: &Arc<Self>, commit: Queued) {
+        let is_due = commit.due.is_some();
+        let mut state = self.state.lock();
+        state.push(commit, &self.pins);
+        wake(state);
+        if is_due && self.has_thread() {
+            self.changed.notify_all();
+        } else if is_due && let Err(error) = self.drain() {
+            log::error!("late commits could not be written: {error}");
+        }
+    }
+
+    /// Waits until a version is what it was promised to be, writing whatever has to be written for that.
+    pub(super) fn finish(&self, id: TransactionId) -> Result<()> {
+        self.write_while(|state| state.published < id)?;
+        // A failure concerns others then: they will learn of it.
+        self.write_while(|state| state.failure.is_none() && state.queued_bytes > QUEUED_BYTES_MAX)
+    }
+
+    /// Makes everything durable that has a record. Whoever holds the writer's turn finds the queue empty afterwards.
+    pub(super) fn drain(&self) -> Result<()> {
+        self.write_while(|state| !state.waiting.is_empty())
+    }
+
+    /// Makes everything durable that has a record and was queued before.
+    pub(super) fn sync(&self) -> Result<()> {
+        let Some(last) = self.state.lock().waiting.back().map(|last| last.commit.version.id) else {
+            return self.write_while(|_| false);
+        };
+        self.write_while(|state| state.waiting.front().is_some_and(|first| first.commit.version.id <= last))
+    }
+
+    fn write_while(&self, is_wanted: impl Fn(&State) -> bool) -> Result<()> {
+        let mut state = self.state.lock();
+        while is_wanted(&state) {
+            if let Some(failure) = &mut state.failure {
+                return Err(failure.tell());
+            }
+            state = if state.in_flight > 0 { self.changed.wait(state) } else { self.lead(state) };
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, as one group, and shows it.
+    fn lead<'q>(&'q self, mut state: MutexGuard<'q, State>) -> MutexGuard<'q, State> {
+        let group = state.take_group();
+        let mut writer = state.writer.take();
+        drop(state);
+        let panicking = Panicking(self);
+        let outcome = match writer.as_mut().filter(|_| !group.is_empty()) {
+            Some(writer) => write(writer, &self.store, group), // the commit point
+            None => Ok(()),
+        };
+        drop(panicking);
+        let mut state = self.state.lock();
+        state.writer = writer;
+        match outcome {
+            Ok(()) => state.conclude_group(&self.pins),
+            Err(error) => state.fail(error),
+        }
+        self.changed.notify_all();
+        if state.told.is_empty() {
+            return state;
+        }
+        wake(state);
+        self.state.lock()
+    }
+
+    /// Whether a thread writes what is due, which is started where it is needed.
+    fn has_thread(self: &Arc<Self>) -> bool {
+        let mut thread = self.thread.lock();
+        if thread.is_none() {
+            let queue = Arc::clone(self);
+            let started = std::thread::Builder::new().name("cowslip-sync".into()).spawn(move || queue.serve());
+            // Where the system has no thread to spare, whoever commits next, or closes, writes it.
+            *thread = started.inspect_err(|error| log::warn!("no thread for late commits: {error}")).ok();
+        }
+        thread.is_some()
+    }
+
+    fn serve(&self) {
+        let mut state = self.state.lock();
+        while !state.is_ended {
+            let due = state.due().filter(|_| state.failure.is_none());
+            state = match due {
+                None => self.changed.wait(state),
+                Some(due) if !due.is_over() => self.changed.wait_until(state, due),
+                Some(_) if state.in_flight > 0 => self.changed.wait(state),
+                Some(_) => self.lead(state),
+            };
+        }
+    }
+
+    /// Ends the thread. What waits and is not durable by then stays so.
+    pub(super) fn end(&self) {
+        self.state.lock().is_ended = true;
+        self.changed.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            // Nothing in it panics but a storage, and that was told as a failure.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Wakes the tasks of those who were told, without the lock: what waking runs is not known here.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let told = std::mem::take(&mut state.told);
+    drop(state);
+    told.iter().for_each(|outcome| outcome.wake());
+}
+
+fn write(writer: &mut LogWriter, store: &PageStore, group: Vec<QueuedRecord>) -> Result<()> {
+    let count = u32::try_from(group.len()).expect("a group holds few records");
+    let changes = group.iter().map(|record| record.changes).sum();
+    let mut bodies = group.into_iter().map(|record| record.body);
+    let mut body = bodies.next().unwrap_or_default();
+    bodies.for_each(|more| body.extend_from_slice(&more));
+    writer.append(store, &body, count, changes)
+}
