@@ -8,10 +8,15 @@ use std::path::Path;
 /// Says something about a row by its key and value.
 pub(crate) type RowTest = fn(&[u8], &[u8]) -> bool;
 
-/// A store with one open database. Each call is one transaction; a change is durable when the call returns.
+/// A store with one open database. Each call is one transaction, and a change is durable when the call returns, unless
+/// the call says otherwise.
 pub(crate) trait Engine: Sync {
-    /// Writes all rows.
-    fn insert(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()>;
+    /// Writes all rows. Several threads may call it at once; how they wait for one another is up to the store.
+    fn insert(&self, rows: &[(&[u8], &[u8])]) -> Result<()>;
+
+    /// Writes each row in a transaction of its own that waits for no medium. A crash may lose them until a later call
+    /// makes a change durable.
+    fn insert_each_non_durably(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()>;
 
     /// Looks every key up and digests the values that are there.
     fn read(&self, keys: &[&[u8]]) -> Result<Digest>;

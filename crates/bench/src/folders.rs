@@ -50,6 +50,13 @@ impl Folders {
         Ok(folder)
     }
 
+    /// Where the bare file is, beside the databases that are worked on.
+    pub(crate) fn bare(&self) -> Result<PathBuf> {
+        let work = self.root.join("work");
+        fs::create_dir_all(&work)?;
+        Ok(work.join("bare"))
+    }
+
     /// A copy of a closed database to work on, of which no byte waits to be written.
     pub(crate) fn copy(&self, loaded: &Path, engine: EngineKind) -> Result<PathBuf> {
         let folder = self.fresh(engine)?;

@@ -1,5 +1,6 @@
 //! Benchmarks of Cowslip beside other stores, in one process: `compare`.
 
+mod bare;
 mod compare;
 mod data;
 mod digest;

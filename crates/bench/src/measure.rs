@@ -4,12 +4,14 @@
 //! the machine does falls on all of them. What a store reads has to add up to what was written, and after a row that
 //! writes, a full scan has to as well; otherwise the run fails.
 
+mod writes;
+
 use crate::Result;
 use crate::data::{DataSet, Keys, Picked, Split, leaves, number_digest, numbers, stays};
 use crate::digest::Digest;
 use crate::engine::{Engine, EngineKind};
 use crate::folders::{Folders, file_bytes};
-use crate::output::Samples;
+use crate::output::{Samples, Yardstick};
 use crate::workload::{Amounts, Order, RANGE_ROWS, Work, Workload};
 use fastrand::Rng;
 use std::fs;
@@ -32,6 +34,8 @@ pub(crate) struct Bench<'log> {
     set: Option<(Keys, Rc<DataSet>)>,
     /// Loaded databases, open for reading from one row to the next, and what their keys are.
     readers: Option<(Keys, Engines)>,
+    /// The bare file beside the single durable writes, once they are measured.
+    yardstick: Option<Yardstick>,
     log: &'log mut dyn Write,
 }
 
@@ -46,7 +50,17 @@ impl<'log> Bench<'log> {
         seed: u64,
         log: &'log mut dyn Write,
     ) -> Self {
-        Self { amounts, kinds, folders, seed, rng: Rng::with_seed(seed), set: None, readers: None, log }
+        Self {
+            amounts,
+            kinds,
+            folders,
+            seed,
+            rng: Rng::with_seed(seed),
+            set: None,
+            readers: None,
+            yardstick: None,
+            log,
+        }
     }
 
     /// Runs one row on every engine, all of its rounds.
@@ -66,8 +80,10 @@ impl<'log> Bench<'log> {
                 let pick = |set: &DataSet, rng: &mut Rng| set.pick_ranges(count, RANGE_ROWS, rng);
                 self.reads(keys, count, pick, |engine, picked| scan(engine, picked, threads))?
             }
-            Work::Singles => self.writes(self.amounts.singles, 1)?,
-            Work::Batches => self.writes(self.amounts.batches, self.amounts.batch_rows)?,
+            Work::Singles(1) => self.singles_beside_bare()?,
+            Work::Singles(threads) => self.singles_shared(threads)?,
+            Work::NonDurable => self.non_durable()?,
+            Work::Batches => self.batches()?,
             Work::Removals => self.removals()?,
             Work::Retain => self.splits(DataSet::split_by_rule, |engine, split| {
                 engine.retain(stays)?;
@@ -82,6 +98,11 @@ impl<'log> Bench<'log> {
             Work::SizeAfterRemovals => self.sizes_after_removals()?,
         };
         Ok(self.kinds.iter().zip(figures).map(|(engine, figures)| Samples { engine: *engine, figures }).collect())
+    }
+
+    /// What the bare file did in the rounds of the single durable writes; `None` unless they were measured.
+    pub(crate) fn yardstick(&self) -> Option<&Yardstick> {
+        self.yardstick.as_ref()
     }
 
     /// Closes what is open and removes what is not kept.
@@ -104,7 +125,11 @@ impl<'log> Bench<'log> {
 
     /// Numbers of the engines in a new random order.
     fn order(&mut self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.kinds.len()).collect();
+        self.order_of(self.kinds.len())
+    }
+
+    fn order_of(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
         self.rng.shuffle(&mut order);
         order
     }
@@ -130,7 +155,7 @@ impl<'log> Bench<'log> {
     fn load(&mut self, set: &DataSet, kind: EngineKind, order: Order) -> Result<f64> {
         writeln!(self.log, "loading {} rows into {}", set.len(), kind.name())?;
         let folder = self.folders.fresh(kind)?;
-        let mut engine = kind.open(&folder, self.amounts.cache_bytes)?;
+        let engine = kind.open(&folder, self.amounts.cache_bytes)?;
         let rows = if order == Order::Sorted { set.rows_sorted() } else { set.rows_shuffled() };
         let pairs = rows.pairs();
         let started = Instant::now();
@@ -245,25 +270,6 @@ impl<'log> Bench<'log> {
             self.folders.fresh(*kind)?;
         }
         Ok(())
-    }
-
-    /// Rounds of `transactions` transactions of `rows` new rows each, on one copy that grows.
-    fn writes(&mut self, transactions: usize, rows: usize) -> Result<Vec<Vec<f64>>> {
-        let (set, mut engines) = self.copies()?;
-        let (mut figures, mut expected, count) = (self.no_figures(), set.total(), transactions * rows);
-        for round in 0..self.amounts.rounds {
-            let written = set.rows_beyond(round * count..(round + 1) * count);
-            let pairs = written.pairs();
-            for index in self.order() {
-                let started = Instant::now();
-                pairs.chunks(rows).try_for_each(|pairs| engines[index].insert(pairs))?;
-                figures[index].push(rate(count, started));
-                engines[index].settle()?;
-            }
-            expected = expected + written.digest();
-        }
-        self.close_copies(engines, expected)?;
-        Ok(figures)
     }
 
     fn removals(&mut self) -> Result<Vec<Vec<f64>>> {
@@ -397,52 +403,62 @@ mod tests {
     use super::*;
     use crate::engine::RowTest;
     use std::collections::BTreeMap;
+    use std::sync::RwLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A store that can leave a row out.
     #[derive(Default)]
-    struct Map {
-        rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) struct Map {
+        rows: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
+        /// Transactions that wrote rows.
+        pub(super) inserts: AtomicUsize,
         numbers: BTreeMap<u32, u64>,
     }
 
     impl Engine for Map {
-        fn insert(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
-            self.rows.extend(rows.iter().map(|(key, value)| (key.to_vec(), value.to_vec())));
+        fn insert(&self, rows: &[(&[u8], &[u8])]) -> Result<()> {
+            self.inserts.fetch_add(1, Ordering::Relaxed);
+            self.rows.write().unwrap().extend(rows.iter().map(|(key, value)| (key.to_vec(), value.to_vec())));
             Ok(())
         }
 
+        fn insert_each_non_durably(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
+            rows.chunks(1).try_for_each(|row| self.insert(row))
+        }
+
         fn read(&self, keys: &[&[u8]]) -> Result<Digest> {
-            let mut digest = Digest::default();
-            keys.iter().filter_map(|key| self.rows.get(*key)).for_each(|value| digest.add_value(value));
+            let (mut digest, rows) = (Digest::default(), self.rows.read().unwrap());
+            keys.iter().filter_map(|key| rows.get(*key)).for_each(|value| digest.add_value(value));
             Ok(digest)
         }
 
         fn scan(&self, starts: &[&[u8]], len: usize) -> Result<Digest> {
-            let mut digest = Digest::default();
-            let rows = starts.iter().flat_map(|start| self.rows.range(start.to_vec()..).take(len));
-            rows.for_each(|(_, value)| digest.add_value(value));
+            let (mut digest, rows) = (Digest::default(), self.rows.read().unwrap());
+            let found = starts.iter().flat_map(|start| rows.range(start.to_vec()..).take(len));
+            found.for_each(|(_, value)| digest.add_value(value));
             Ok(digest)
         }
 
         fn remove(&mut self, keys: &[&[u8]]) -> Result<()> {
-            keys.iter().for_each(|key| drop(self.rows.remove(*key)));
+            let rows = self.rows.get_mut().unwrap();
+            keys.iter().for_each(|key| drop(rows.remove(*key)));
             Ok(())
         }
 
         fn retain(&mut self, stays: RowTest) -> Result<()> {
-            self.rows.retain(|key, value| stays(key, value));
+            self.rows.get_mut().unwrap().retain(|key, value| stays(key, value));
             Ok(())
         }
 
         fn extract_if(&mut self, leaves: RowTest) -> Result<Digest> {
-            let mut digest = Digest::default();
-            self.rows.extract_if(.., |key, value| leaves(key, value)).for_each(|(_, value)| digest.add_value(&value));
+            let (mut digest, rows) = (Digest::default(), self.rows.get_mut().unwrap());
+            rows.extract_if(.., |key, value| leaves(key, value)).for_each(|(_, value)| digest.add_value(&value));
             Ok(digest)
         }
 
         fn pop_first(&mut self, count: usize) -> Result<Digest> {
-            let mut digest = Digest::default();
-            (0..count).filter_map(|_| self.rows.pop_first()).for_each(|(_, value)| digest.add_value(&value));
+            let (mut digest, rows) = (Digest::default(), self.rows.get_mut().unwrap());
+            (0..count).filter_map(|_| rows.pop_first()).for_each(|(_, value)| digest.add_value(&value));
             Ok(digest)
         }
 
@@ -470,7 +486,7 @@ mod tests {
             scan(&map, &ranges, threads).unwrap();
         }
         check_all(EngineKind::Cowslip, &map, set.total()).unwrap();
-        map.rows.values_mut().for_each(|value| value[149] = value[149].wrapping_add(1));
+        map.rows.get_mut().unwrap().values_mut().for_each(|value| value[149] = value[149].wrapping_add(1));
         for threads in [1, 2, 3, 16] {
             read(&map, &reads, threads).unwrap_err();
             scan(&map, &ranges, threads).unwrap_err();
@@ -489,8 +505,9 @@ mod tests {
             map.insert(&set.rows_shuffled().pairs()).unwrap();
             if short {
                 // A row that stays by the rule, for retaining does not tell what left.
-                let key = map.rows.iter().find(|(key, value)| stays(key, value)).unwrap().0.clone();
-                map.rows.remove(&key);
+                let rows = map.rows.get_mut().unwrap();
+                let key = rows.iter().find(|(key, value)| stays(key, value)).unwrap().0.clone();
+                rows.remove(&key);
             }
             let taken = take(&mut map);
             check(taken, split.leave).is_ok() && check_all(EngineKind::Cowslip, &map, split.stay).is_ok()

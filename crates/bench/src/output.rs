@@ -3,11 +3,14 @@
 use crate::Result;
 use crate::engine::EngineKind;
 use crate::statistics::Quartiles;
-use crate::workload::{Scale, Workload};
+use crate::workload::{SINGLES, Scale, Workload};
 use std::io::Write;
 
 /// Width of the first column: no row has a longer name.
-const ROW_WIDTH: usize = 29;
+const ROW_WIDTH: usize = 31;
+
+/// Name of the yardstick of the single durable writes.
+const BARE: &str = "bare direct overwrite";
 
 /// Figures of one engine, one for each round.
 #[derive(Debug, Clone)]
@@ -20,6 +23,15 @@ impl Samples {
     fn quartiles(&self) -> Result<Quartiles> {
         Quartiles::of(&self.figures).ok_or_else(|| "no round was measured".into())
     }
+}
+
+/// What a bare file does while the stores write single rows, and what they do.
+#[derive(Debug, Clone)]
+pub(crate) struct Yardstick {
+    /// Overwrites of a block, a second, one for each round; or why there are none.
+    pub(crate) rates: std::result::Result<Vec<f64>, String>,
+    /// Figures of the stores in the same rounds.
+    pub(crate) singles: Vec<Samples>,
 }
 
 /// Prints the head of the table: one column for each engine, and one for each peer's ratio when Cowslip is among them.
@@ -67,6 +79,40 @@ pub(crate) fn write_json(workload: &Workload, scale: Scale, samples: &[Samples],
             sample.engine.name(),
             sample.engine.version(),
             workload.unit(),
+            scale.name(),
+        )?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Prints what the bare file did and how much of it each store's single durable writes reach, round by round.
+pub(crate) fn print_yardstick(yardstick: &Yardstick, out: &mut dyn Write) -> Result<()> {
+    let rates = match &yardstick.rates {
+        Ok(rates) => rates,
+        Err(reason) => return Ok(writeln!(out, "\n{BARE}: not measured, direct writes are refused: {reason}")?),
+    };
+    let rate = Quartiles::of(rates).ok_or("no round was measured")?;
+    let Quartiles { lower, median, upper, .. } = rate;
+    write!(out, "\n{BARE}: {median:.0} commits/s ({lower:.0}-{upper:.0}). {SINGLES} against it:")?;
+    let mut separator = " ";
+    for sample in &yardstick.singles {
+        let shares: Vec<f64> = sample.figures.iter().zip(rates).map(|(figure, rate)| figure / rate).collect();
+        let share = Quartiles::of(&shares).ok_or("no round was measured")?;
+        let (name, Quartiles { lower, median, upper, .. }) = (sample.engine.name(), share);
+        write!(out, "{separator}{name} {median:.2} ({lower:.2}-{upper:.2})")?;
+        separator = ", ";
+    }
+    Ok(writeln!(out)?)
+}
+
+/// Writes the figures of the bare file as a JSON object of the same form, in which it stands for an engine.
+pub(crate) fn write_yardstick_json(yardstick: &Yardstick, scale: Scale, out: &mut dyn Write) -> Result<()> {
+    if let Ok(rates) = &yardstick.rates {
+        let Quartiles { min, median, max, .. } = Quartiles::of(rates).ok_or("no round was measured")?;
+        writeln!(
+            out,
+            "{{\"row\":\"{BARE}\",\"engine\":\"bare file\",\"version\":\"\",\"unit\":\"commits/s\",\"median\":{median},\
+             \"min\":{min},\"max\":{max},\"better\":\"higher\",\"scale\":\"{}\"}}",
             scale.name(),
         )?;
     }
@@ -125,6 +171,23 @@ mod tests {
                 .collect();
             assert!(ends.iter().all(|line| *line == ends[0]), "{head}{rows}");
         }
+    }
+
+    #[test]
+    fn shares_of_the_bare_file_are_taken_within_a_round_and_a_refusal_is_said() {
+        let singles =
+            vec![samples(EngineKind::Cowslip, &[5.0, 40.0, 90.0]), samples(EngineKind::Lmdb, &[1.0, 2.0, 3.0])];
+        let mut yardstick = Yardstick { rates: Ok(vec![10.0, 50.0, 100.0]), singles };
+        let note = text(|out| print_yardstick(&yardstick, out));
+        let start = "\nbare direct overwrite: 50 commits/s (30-75). single durable writes against it: ";
+        let shares = "cowslip 0.80 (0.65-0.85), lmdb 0.04 (0.04-0.07)\n";
+        assert_eq!(note, format!("{start}{shares}"));
+        let line = text(|out| write_yardstick_json(&yardstick, Scale::Small, out));
+        assert!(line.contains("\"median\":50,\"min\":10,\"max\":100,") && line.ends_with("}\n"), "{line}");
+        yardstick.rates = Err("invalid".to_owned());
+        let note = text(|out| print_yardstick(&yardstick, out));
+        assert_eq!(note, "\nbare direct overwrite: not measured, direct writes are refused: invalid\n");
+        assert_eq!(text(|out| write_yardstick_json(&yardstick, Scale::Small, out)), "");
     }
 
     #[test]

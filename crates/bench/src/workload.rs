@@ -7,6 +7,9 @@ use clap::ValueEnum;
 /// Rows that a range read returns.
 pub(crate) const RANGE_ROWS: usize = 10;
 
+/// Name of the row that is measured beside a bare file.
+pub(crate) const SINGLES: &str = "single durable writes";
+
 /// Order in which rows are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -29,8 +32,10 @@ pub(crate) enum Work {
     Reads(Keys, usize),
     /// Reads of ten rows in order of their keys, spread over so many threads.
     Ranges(Keys, usize),
-    /// New rows, each in a transaction.
-    Singles,
+    /// New rows, each in a durable transaction, spread over so many threads.
+    Singles(usize),
+    /// New rows, each in a transaction that waits for no medium.
+    NonDurable,
     /// New rows, many in a transaction.
     Batches,
     /// Half of the rows in one transaction.
@@ -54,7 +59,7 @@ pub(crate) struct Workload {
 
 impl Workload {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::new("bulk load", Work::Load(Order::Shuffled)),
         Self::new("sorted inserts", Work::Load(Order::Sorted)),
         Self::new("bulk load u32 to u64", Work::LoadNumbers),
@@ -72,7 +77,9 @@ impl Workload {
         Self::new("range reads 16 threads", Work::Ranges(Keys::Random, 16)),
         Self::new("random reads URL keys", Work::Reads(Keys::Urls, 1)),
         Self::new("URL range reads", Work::Ranges(Keys::Urls, 1)),
-        Self::new("single durable writes", Work::Singles),
+        Self::new(SINGLES, Work::Singles(1)),
+        Self::new("single durable writes 8 threads", Work::Singles(8)),
+        Self::new("non-durable commits", Work::NonDurable),
         Self::new("batches", Work::Batches),
         Self::new("removals", Work::Removals),
         Self::new("retain", Work::Retain),
@@ -100,7 +107,7 @@ impl Workload {
             Work::SizeOverRows => "ratio",
             Work::Reads(..) => "reads/s",
             Work::Ranges(..) => "ranges/s",
-            Work::Singles => "commits/s",
+            Work::Singles(_) | Work::NonDurable => "commits/s",
             Work::Load(_) | Work::LoadNumbers | Work::Batches => "rows/s",
             Work::Removals | Work::Retain | Work::ExtractIf | Work::Pop => "rows/s",
         }
@@ -147,6 +154,12 @@ pub(crate) struct Amounts {
     pub(crate) ranges: usize,
     /// Durable transactions of one row in a round.
     pub(crate) singles: usize,
+    /// The same where several threads share them.
+    pub(crate) singles_shared: usize,
+    /// Transactions of one row in a round that wait for no medium.
+    pub(crate) non_durable: usize,
+    /// Blocks of the bare file that are overwritten in a round.
+    pub(crate) overwrites: usize,
     /// Transactions of many rows in a round.
     pub(crate) batches: usize,
     /// Rows in each of them.
@@ -177,6 +190,9 @@ impl Amounts {
             reads,
             ranges: reads.div_ceil(5),
             singles: (rows / 1000).clamp(10, 1000),
+            singles_shared: (rows / 500).clamp(20, 2000),
+            non_durable: (rows / 10).clamp(10, 50_000),
+            overwrites: rows.clamp(10, 1000),
             batches: (rows / 10_000).clamp(5, 100),
             batch_rows: (rows / 1000).clamp(10, 1000),
             pops: rows.div_ceil(5),
@@ -206,6 +222,7 @@ mod tests {
         let amounts = Amounts::new(Scale::Full, None);
         assert_eq!((amounts.rows, amounts.url_rows, amounts.rounds), (5_000_000, 1_000_000, 11));
         assert_eq!((amounts.batches, amounts.batch_rows, amounts.singles), (100, 1000, 1000));
+        assert_eq!((amounts.singles_shared, amounts.non_durable, amounts.overwrites), (2000, 50_000, 1000));
         assert_eq!((amounts.reads, amounts.ranges, amounts.pops), (1_000_000, 200_000, 1_000_000));
     }
 }

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::digest::Digest;
 use crate::engine::{Engine, RowTest};
-use cowslip::{Database, TableDefinition};
+use cowslip::{Database, Durability, TableDefinition};
 use std::path::Path;
 
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
@@ -23,7 +23,7 @@ impl Cowslip {
 }
 
 impl Engine for Cowslip {
-    fn insert(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
+    fn insert(&self, rows: &[(&[u8], &[u8])]) -> Result<()> {
         let transaction = self.database.begin_write()?;
         let mut table = transaction.open_table(TABLE)?;
         for (key, value) in rows {
@@ -31,6 +31,16 @@ impl Engine for Cowslip {
         }
         drop(table);
         transaction.commit()?;
+        Ok(())
+    }
+
+    fn insert_each_non_durably(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
+        for (key, value) in rows {
+            let mut transaction = self.database.begin_write()?;
+            transaction.set_durability(Durability::None)?;
+            transaction.open_table(TABLE)?.put(*key, *value)?;
+            transaction.commit()?;
+        }
         Ok(())
     }
 

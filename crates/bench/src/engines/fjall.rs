@@ -63,12 +63,22 @@ impl Fjall {
 }
 
 impl Engine for Fjall {
-    fn insert(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
+    fn insert(&self, rows: &[(&[u8], &[u8])]) -> Result<()> {
         let mut batch = self.batch(rows.len());
         for (key, value) in rows {
             batch.insert(&self.rows, *key, *value);
         }
         Ok(batch.commit()?)
+    }
+
+    /// What such a batch writes stays in the memory of the journal's writer until that is full.
+    fn insert_each_non_durably(&mut self, rows: &[(&[u8], &[u8])]) -> Result<()> {
+        for (key, value) in rows {
+            let mut batch = self.batch(1).durability(None);
+            batch.insert(&self.rows, *key, *value);
+            batch.commit()?;
+        }
+        Ok(())
     }
 
     fn read(&self, keys: &[&[u8]]) -> Result<Digest> {
