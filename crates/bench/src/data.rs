@@ -10,6 +10,8 @@ use std::ops::Range;
 
 /// Length of every value.
 pub(crate) const VALUE_BYTES: usize = 150;
+/// No key of a data set is smaller.
+pub(crate) const KEY_MIN: &[u8] = &[0];
 /// Length of a random key.
 const KEY_BYTES: usize = 24;
 /// Lengths of the path of a URL.
@@ -191,6 +193,11 @@ impl DataSet {
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
         self.sums.len()
+    }
+
+    /// A key by the number of its row.
+    pub(crate) fn key_at(&self, index: usize) -> &[u8] {
+        self.keys.get(index)
     }
 
     /// What a full scan finds.

@@ -1,4 +1,4 @@
-//! Benchmarks of Cowslip beside other stores, in one process: `compare`.
+//! Benchmarks of Cowslip beside other stores, in one process: `compare`; and of its commits one by one: `latency`.
 
 mod bare;
 mod compare;
@@ -14,6 +14,7 @@ mod engines {
     pub(crate) mod redb;
 }
 mod folders;
+mod latency;
 mod measure;
 mod output;
 mod statistics;
@@ -39,11 +40,14 @@ struct Arguments {
 enum Task {
     /// Run the same work on every store, in interleaved rounds, and print the figures and their ratios.
     Compare(compare::Options),
+    /// Measure how long single durable commits take at half of their peak rate, and draw them.
+    Latency(latency::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Compare(options) => compare::run(&options, &mut io::stdout(), &mut io::stderr()),
+        Task::Latency(options) => latency::run(&options, &mut io::stdout(), &mut io::stderr()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@
 mod writes;
 
 use crate::Result;
-use crate::data::{DataSet, Keys, Picked, Split, leaves, number_digest, numbers, stays};
+use crate::data::{DataSet, KEY_MIN, Keys, Picked, Split, leaves, number_digest, numbers, stays};
 use crate::digest::Digest;
 use crate::engine::{Engine, EngineKind};
 use crate::folders::{Folders, file_bytes};
@@ -20,9 +20,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::thread;
 use std::time::Instant;
-
-/// No key of a data set is smaller.
-const LEAST_KEY: &[u8] = &[0];
 
 /// Everything that the rows share.
 pub(crate) struct Bench<'log> {
@@ -361,7 +358,7 @@ fn named(kind: EngineKind, error: &(dyn std::error::Error + Send + Sync)) -> Str
 
 /// Fails unless a full scan finds what it should.
 fn check_all(kind: EngineKind, engine: &dyn Engine, expected: Digest) -> Result<()> {
-    let found = engine.scan(&[LEAST_KEY], usize::MAX)?;
+    let found = engine.scan(&[KEY_MIN], usize::MAX)?;
     check(found, expected).map_err(|error| format!("{}: full scan: {error}", kind.name()).into())
 }
 

@@ -1,4 +1,4 @@
-//! Cowslip with its default durability: two syncs a commit.
+//! Cowslip with its default durability, unless a call says otherwise.
 
 use crate::Result;
 use crate::digest::Digest;
@@ -18,7 +18,11 @@ pub(crate) struct Cowslip {
 impl Cowslip {
     pub(crate) fn open(folder: &Path, cache_bytes: usize) -> Result<Self> {
         let database = Database::builder().cache_bytes_max(cache_bytes).create(folder.join("rows.cowslip"))?;
-        Ok(Self { database })
+        Ok(Self::of(database))
+    }
+
+    pub(crate) fn of(database: Database) -> Self {
+        Self { database }
     }
 }
 

@@ -1,4 +1,5 @@
-//! LMDB through heed, with its default flags: every commit is synced, reads come from the memory map.
+//! LMDB through heed, with its default flags: every commit is synced, reads come from the memory map. Only while rows
+//! are written without durability the environment has `MDB_NOSYNC`.
 //!
 //! The cache is that of the operating system, so no budget applies.
 
@@ -56,7 +57,7 @@ impl Lmdb {
     /// Whether commits wait for a sync. Nobody else uses the environment while it is changed.
     fn set_synced(&mut self, synced: bool) -> Result<()> {
         let mode = if synced { FlagSetMode::Disable } else { FlagSetMode::Enable };
-        // SAFETY: a crash without syncs may damage the database, which no run opens again after one; and no other
+        // SAFETY: a crash without syncs may damage the database, but this is a copy that no later run opens; and no other
         // thread is in a call of the environment, for the exclusive reference is to its only owner.
         unsafe { self.environment.set_flags(EnvFlags::NO_SYNC, mode)? };
         Ok(())
@@ -177,5 +178,22 @@ impl Engine for Lmdb {
     fn close(self: Box<Self>) -> Result<()> {
         self.environment.prepare_for_closing().wait();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_are_synced_again_after_those_without_durability() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lmdb = Lmdb::open(folder.path()).unwrap();
+        let synced = |lmdb: &Lmdb| !lmdb.environment.flags().unwrap().unwrap().contains(EnvFlags::NO_SYNC);
+        lmdb.set_synced(false).unwrap();
+        assert!(!synced(&lmdb));
+        lmdb.insert_each_non_durably(&[(b"a", b"1"), (b"b", b"2")]).unwrap();
+        assert!(synced(&lmdb));
+        assert_eq!(lmdb.read(&[b"a", b"b", b"c"]).unwrap().rows(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! redb with its default durability: one sync a commit, validated by checksums after a crash.
+//! redb with its default durability, unless a call says otherwise: one sync a commit, validated by checksums after a crash.
 
 use crate::Result;
 use crate::digest::Digest;
