@@ -276,7 +276,8 @@ impl TurnGuard {
         drop(state);
         // Those who let others write first look for who waits as well.
         core.turn.taken.notify_all();
-        is_had.then_some(Self { core })
+        // A guard that is not made gives nothing back: the turn is another's.
+        is_had.then(|| Self { core })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

@@ -28,6 +28,8 @@ mod fixture;
 #[cfg(test)]
 mod frozen;
 #[cfg(test)]
+mod gated;
+#[cfg(test)]
 mod input;
 #[cfg(test)]
 mod lifetimes;
@@ -41,6 +43,8 @@ mod log_recovery;
 mod log_rows;
 #[cfg(test)]
 mod merges;
+#[cfg(test)]
+mod queue;
 #[cfg(test)]
 mod reuse;
 #[cfg(test)]
