@@ -230,11 +230,24 @@ impl PageStore {
         if self.is_poisoned() {
             return Err(StorageError::Poisoned);
         }
-        step().map_err(|source| {
+        // Until it returns: after a panic nobody knows what was done, as after an error.
+        let armed = Armed(self);
+        let outcome = step();
+        std::mem::forget(armed);
+        outcome.map_err(|source| {
             self.poison();
             log::error!("{operation} failed, this handle writes no more: {source}");
             StorageError::io(operation)(source)
         })
+    }
+}
+
+/// Ends all writing when it is dropped, as it is where the storage panics.
+struct Armed<'s>(&'s PageStore);
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        self.0.poison();
     }
 }
 
