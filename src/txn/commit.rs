@@ -267,7 +267,7 @@ fn commit_by_slot(
 }
 
 impl Ready {
-    /// Commits by a slot, or queues the commit and lets the next writer begin.
+    /// Commits by a slot, of which the caller tells, or queues the commit and lets the next writer begin.
     fn perform(self, core: &Core, outcome: Option<Arc<Outcome>>) -> Result<(), CommitError> {
         let Self { mut bracket, sealed, version, way, durability } = self;
         let mut durable = core.durable.lock();
@@ -277,9 +277,6 @@ impl Ready {
                 core.queue.drain().map_err(aborted)?;
                 commit_by_slot(core, &mut durable, bracket, sealed, version, log_after)?;
                 core.trim(&mut durable);
-                if let Some(outcome) = outcome {
-                    outcome.committed(version.id);
-                }
                 return Ok(());
             }
             Way::Record(record) => Some(record),
@@ -314,11 +311,11 @@ impl Job {
     fn run(self) {
         let Self { core, ready, outcome } = self;
         let ending = Ending(Arc::clone(&outcome));
-        if let Err(error) = ready.perform(&core, Some(Arc::clone(&outcome))) {
-            outcome.set(Err(error));
-        }
-        // Whoever is woken may close the database at once.
+        let id = ready.version.id;
+        let done = ready.perform(&core, None);
+        // Whoever is told may close the database at once.
         drop(core);
+        outcome.set(done.map(|()| id));
         drop(ending);
     }
 }
