@@ -133,7 +133,7 @@ impl WriteTransaction {
                     outcome.set(Err(error));
                 }
             }
-            Ok((id, None)) => outcome.set(core.queue.finish(id).map(|()| id).map_err(in_doubt)),
+            Ok((id, None)) => core.queue.tell(id, outcome),
             Err(error) => outcome.set(Err(error)),
         }
         future
@@ -291,7 +291,7 @@ impl Ready {
         // A record that nobody waits for becomes durable all the same.
         let delay = if is_hidden { outcome.as_ref().map(|_| Duration::ZERO) } else { Some(core.sync_delay_max) };
         let due = delay.filter(|_| record.is_some()).map(Deadline::after);
-        core.queue.push(Queued { version, record, is_hidden, due, outcome });
+        core.queue.push(Queued { version, record, is_hidden, due, outcomes: outcome.into_iter().collect() });
         let dead = bracket.writer.take_dead();
         // The writer pins the version that it began on. The next one waits for the lock on `durable`.
         drop(bracket);
@@ -309,8 +309,9 @@ struct Job {
 
 impl Job {
     fn run(self) {
+        // Dropped last, after a panic too.
+        let ending = Ending(Arc::clone(&self.outcome));
         let Self { core, ready, outcome } = self;
-        let ending = Ending(Arc::clone(&outcome));
         let id = ready.version.id;
         let done = ready.perform(&core, None);
         // Whoever is told may close the database at once.

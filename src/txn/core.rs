@@ -204,10 +204,11 @@ impl Core {
 
     /// Makes everything durable that is committed.
     pub(crate) fn sync(self: &Arc<Self>) -> Result<()> {
+        // A failure that nobody was told of says more than that nothing is written any more.
+        self.queue.sync()?;
         if self.store.is_poisoned() {
             return Err(StorageError::Poisoned);
         }
-        self.queue.sync()?;
         if self.is_read_only() || !self.durable.lock().is_log_cut {
             return Ok(());
         }

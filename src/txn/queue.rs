@@ -14,6 +14,7 @@ use crate::pages::account::Charge;
 use crate::pages::store::PageStore;
 use crate::pages::version::{Pin, Pins, Version};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 /// Records that nobody waits for take so much memory at most: then whoever adds one writes them.
@@ -42,7 +43,7 @@ pub(super) struct Queued {
     /// When it has to be written if nobody waits for it.
     pub(super) due: Option<Deadline>,
     /// Who is to be told.
-    pub(super) outcome: Option<Arc<Outcome>>,
+    pub(super) outcomes: Vec<Arc<Outcome>>,
 }
 
 /// A record that has its place in the log, as far as the room for it is kept.
@@ -73,8 +74,10 @@ struct State {
     /// The newest version that readers see.
     published: TransactionId,
     failure: Option<Failure>,
-    /// Whose tasks are to be woken once the lock is given back.
+    /// Whose tasks are to be woken once the lock is given back, and the writer's turn as well.
     told: Vec<Arc<Outcome>>,
+    /// A thread writes what is due, and wakes who was told.
+    is_served: bool,
     /// Nothing is queued any more.
     is_ended: bool,
 }
@@ -104,7 +107,14 @@ impl State {
         }
         let pin = Some(pins.pin(commit.version));
         self.waiting.push_back(Waiting { commit, pin });
+        if let Some(failure) = &mut self.failure {
+            let outcomes = self.waiting.back_mut().map(|last| std::mem::take(&mut last.commit.outcomes));
+            outcomes.into_iter().flatten().for_each(|outcome| outcome.in_doubt(failure.tell()));
+        }
+        let told = self.told.len();
         self.publish_ready(pins);
+        // Nobody awaits the outcome of this one yet.
+        self.told.truncate(told);
     }
 
     fn count_bytes(&mut self, added: usize, removed: usize) {
@@ -112,9 +122,13 @@ impl State {
         self.charge.set(self.queued_bytes);
     }
 
-    /// Shows what need not be durable first, as far as nothing before it has to.
+    /// Shows what need not be durable first, as far as nothing before it has to. After a failure nothing more is shown.
     fn publish_ready(&mut self, pins: &Pins) {
-        for (place, waiting) in self.waiting.iter_mut().enumerate().filter(|(_, waiting)| waiting.pin.is_some()) {
+        if self.failure.is_some() {
+            return;
+        }
+        let shown = self.waiting.partition_point(|waiting| waiting.pin.is_none());
+        for (place, waiting) in self.waiting.iter_mut().enumerate().skip(shown) {
             if waiting.commit.is_hidden || place < self.in_flight {
                 break;
             }
@@ -168,7 +182,7 @@ impl State {
         self.in_flight = 0;
         let mut error = Some(error);
         for waiting in &mut self.waiting {
-            if let Some(outcome) = waiting.commit.outcome.take() {
+            for outcome in waiting.commit.outcomes.drain(..) {
                 outcome.in_doubt(error.take().unwrap_or(StorageError::Poisoned));
                 self.told.push(outcome);
             }
@@ -188,7 +202,7 @@ impl Waiting {
         let version = self.commit.version;
         pins.publish(version);
         self.pin = None;
-        if let Some(outcome) = self.commit.outcome.take() {
+        for outcome in self.commit.outcomes.drain(..) {
             outcome.committed(version.id);
             told.push(outcome);
         }
@@ -196,19 +210,25 @@ impl Waiting {
     }
 }
 
-/// Says that writing failed if whoever writes panics.
+/// Says that writing failed when it is dropped, as it is where whoever writes panics.
 struct Panicking<'q>(&'q CommitQueue);
 
 impl Drop for Panicking<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.store.poison();
-            let mut state = self.0.state.lock();
-            state.fail(StorageError::Poisoned);
-            wake(state);
-            self.0.changed.notify_all();
-        }
+        self.0.store.poison();
+        let mut state = self.0.state.lock();
+        state.fail(StorageError::Poisoned);
+        self.0.changed.notify_all();
+        wake(state);
     }
+}
+
+/// Whoever writes also wakes those who were told then, unless code of the application must not run there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    Here,
+    /// The writer's turn is taken, and whoever is woken may ask for it: the thread wakes, where there is one.
+    Elsewhere,
 }
 
 impl CommitQueue {
@@ -223,6 +243,7 @@ impl CommitQueue {
             published: pins.published().id,
             failure: None,
             told: Vec::new(),
+            is_served: false,
             is_ended: false,
         };
         let (state, changed) = (Mutex::new(state), Condvar::default());
@@ -255,7 +276,7 @@ impl CommitQueue {
         let is_due = commit.due.is_some();
         let mut state = self.state.lock();
         state.push(commit, &self.pins);
-        wake(state);
+        drop(state);
         if is_due && self.has_thread() {
             self.changed.notify_all();
         } else if is_due && let Err(error) = self.drain() {
@@ -265,37 +286,69 @@ impl CommitQueue {
 
     /// Waits until a version is what it was promised to be, writing whatever has to be written for that.
     pub(super) fn finish(&self, id: TransactionId) -> Result<()> {
-        self.write_while(|state| state.published < id)?;
+        self.write_while(Wake::Here, |state| state.published < id)?;
         // A failure concerns others then: they will learn of it.
-        self.write_while(|state| state.failure.is_none() && state.queued_bytes > QUEUED_BYTES_MAX)
+        self.write_while(Wake::Here, |state| state.failure.is_none() && state.queued_bytes > QUEUED_BYTES_MAX)
+    }
+
+    /// Has an outcome told once readers see a version that was committed.
+    pub(super) fn tell(self: &Arc<Self>, id: TransactionId, outcome: Arc<Outcome>) {
+        let mut state = self.state.lock();
+        let place = state.waiting.partition_point(|waiting| waiting.commit.version.id < id);
+        let State { published, failure, waiting, .. } = &mut *state;
+        match (failure, waiting.get_mut(place)) {
+            _ if *published >= id => outcome.committed(id),
+            (None, Some(waiting)) => {
+                waiting.commit.outcomes.push(outcome);
+                drop(state);
+                // Somebody else writes, but may not be the one to wake tasks.
+                self.has_thread();
+            }
+            (Some(failure), _) => outcome.in_doubt(failure.tell()),
+            (None, None) => unreachable!("a version that is committed is published or waits"),
+        }
     }
 
     /// Makes everything durable that has a record. Whoever holds the writer's turn finds the queue empty afterwards.
     pub(super) fn drain(&self) -> Result<()> {
-        self.write_while(|state| !state.waiting.is_empty())
+        self.write_while(Wake::Elsewhere, |state| !state.waiting.is_empty())
     }
 
     /// Makes everything durable that has a record and was queued before.
     pub(super) fn sync(&self) -> Result<()> {
         let Some(last) = self.state.lock().waiting.back().map(|last| last.commit.version.id) else {
-            return self.write_while(|_| false);
+            return Ok(());
         };
-        self.write_while(|state| state.waiting.front().is_some_and(|first| first.commit.version.id <= last))
+        let is_before = |first: &Waiting| first.commit.version.id <= last;
+        self.write_while(Wake::Here, |state| state.waiting.front().is_some_and(is_before))
     }
 
-    fn write_while(&self, is_wanted: impl Fn(&State) -> bool) -> Result<()> {
+    /// Nothing is written any more: fails if that leaves something undurable that readers saw. `is_log_cut` says whether
+    /// there is such a thing beside what the queue knows.
+    pub(super) fn check_shown(&self, is_log_cut: bool) -> Result<()> {
+        let mut state = self.state.lock();
+        while state.in_flight > 0 {
+            state = self.changed.wait(state);
+        }
+        if !is_log_cut && state.waiting.front().is_none_or(|first| first.pin.is_some()) {
+            return Ok(());
+        }
+        Err(state.failure.as_mut().map_or(StorageError::Poisoned, Failure::tell))
+    }
+
+    fn write_while(&self, told: Wake, is_wanted: impl Fn(&State) -> bool) -> Result<()> {
         let mut state = self.state.lock();
         while is_wanted(&state) {
             if let Some(failure) = &mut state.failure {
                 return Err(failure.tell());
             }
-            state = if state.in_flight > 0 { self.changed.wait(state) } else { self.lead(state) };
+            state = if state.in_flight > 0 { self.changed.wait(state) } else { self.lead(state, told) };
         }
         Ok(())
     }
 
     /// Writes what waits, as one group, and shows it.
-    fn lead<'q>(&'q self, mut state: MutexGuard<'q, State>) -> MutexGuard<'q, State> {
+    fn lead<'q>(&'q self, mut state: MutexGuard<'q, State>, told: Wake) -> MutexGuard<'q, State> {
         let group = state.take_group();
         let mut writer = state.writer.take();
         drop(state);
@@ -304,7 +357,8 @@ impl CommitQueue {
             Some(writer) => write(writer, &self.store, group), // the commit point
             None => Ok(()),
         };
-        drop(panicking);
+        // Not dropped by whoever panicked before and commits on the way out.
+        std::mem::forget(panicking);
         let mut state = self.state.lock();
         state.writer = writer;
         match outcome {
@@ -312,7 +366,7 @@ impl CommitQueue {
             Err(error) => state.fail(error),
         }
         self.changed.notify_all();
-        if state.told.is_empty() {
+        if state.told.is_empty() || (told == Wake::Elsewhere && state.is_served) {
             return state;
         }
         wake(state);
@@ -327,28 +381,40 @@ impl CommitQueue {
             let started = std::thread::Builder::new().name("cowslip-sync".into()).spawn(move || queue.serve());
             // Where the system has no thread to spare, whoever commits next, or closes, writes it.
             *thread = started.inspect_err(|error| log::warn!("no thread for late commits: {error}")).ok();
+            self.state.lock().is_served = thread.is_some();
         }
         thread.is_some()
     }
 
     fn serve(&self) {
         let mut state = self.state.lock();
-        while !state.is_ended {
+        loop {
+            if !state.told.is_empty() {
+                wake(state);
+                state = self.state.lock();
+                continue;
+            }
+            if state.is_ended {
+                break;
+            }
             let due = state.due().filter(|_| state.failure.is_none());
             state = match due {
                 None => self.changed.wait(state),
                 Some(due) if !due.is_over() => self.changed.wait_until(state, due),
                 Some(_) if state.in_flight > 0 => self.changed.wait(state),
-                Some(_) => self.lead(state),
+                Some(_) => self.lead(state, Wake::Here),
             };
         }
+        state.is_served = false;
     }
 
     /// Ends the thread. What waits and is not durable by then stays so.
     pub(super) fn end(&self) {
         self.state.lock().is_ended = true;
         self.changed.notify_all();
-        if let Some(thread) = self.thread.lock().take() {
+        let thread = self.thread.lock().take();
+        // A task that it wakes may own the last handle of the database: then it ends when that returns.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
             // Nothing in it panics but a storage, and that was told as a failure.
             drop(thread.join());
         }
@@ -359,7 +425,12 @@ impl CommitQueue {
 fn wake(mut state: MutexGuard<'_, State>) {
     let told = std::mem::take(&mut state.told);
     drop(state);
-    told.iter().for_each(|outcome| outcome.wake());
+    for outcome in told {
+        // What panics is no part of any commit, and others are to be woken as well.
+        if catch_unwind(AssertUnwindSafe(|| outcome.wake())).is_err() {
+            log::error!("waking a task that awaited a commit panicked");
+        }
+    }
 }
 
 fn write(writer: &mut LogWriter, store: &PageStore, group: Vec<QueuedRecord>) -> Result<()> {
@@ -370,3 +441,6 @@ fn write(writer: &mut LogWriter, store: &PageStore, group: Vec<QueuedRecord>) ->
     bodies.for_each(|more| body.extend_from_slice(&more));
     writer.append(store, &body, count, changes)
 }
+
+#[cfg(test)]
+mod tests;

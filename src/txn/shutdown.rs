@@ -60,10 +60,14 @@ impl Core {
         Ok(())
     }
 
-    /// Concludes the session: cuts the free tail and marks the file as closed. Nobody else uses the database any more.
+    /// Concludes the session: cuts the free tail and marks the file as closed. Nobody else uses the database any more. Where
+    /// nothing can be written it fails if something is lost that its application was told nothing else of.
     pub(crate) fn shut_down(&self) -> Result<()> {
-        let may_write = self.is_recovered.load(Ordering::Acquire) && !self.is_read_only() && !self.store.is_poisoned();
+        let may_write = self.is_recovered.load(Ordering::Acquire) && !self.is_read_only();
         let mut durable = self.durable.lock();
+        if self.store.is_poisoned() {
+            return self.queue.check_shown(durable.is_log_cut);
+        }
         if may_write {
             self.queue.drain()?;
         }

@@ -46,6 +46,10 @@ mod merges;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]
+mod queue_async;
+#[cfg(test)]
+mod queue_failures;
+#[cfg(test)]
 mod reuse;
 #[cfg(test)]
 mod sizes;
