@@ -122,7 +122,7 @@ fn r18_a_device_that_was_full_once_is_written_as_any_other_when_rows_were_remove
     let keys: Vec<u64> = rows(&db).unwrap().into_keys().collect();
     for part in keys[..keys.len() / 2].chunks(8) {
         // The first may find no room even for what it makes shorter.
-        let _ = try_commit(&db, false, &[], part);
+        drop(try_commit(&db, false, &[], part));
     }
     try_commit(&db, false, &[2_000_000], &[]).unwrap();
     disk.reset_stats();

@@ -221,10 +221,10 @@ fn buffered_commits_are_durable_after_closing() {
         let (disk, db, model) = started(&builder());
         (100..120).for_each(|key| _ = commit(&db, Durability::Buffered, key));
         if closes {
-            db.close().unwrap()
+            db.close().unwrap();
         } else {
-            drop(db)
-        };
+            drop(db);
+        }
         let db = builder().open_with_storage(disk.crashed()).unwrap();
         assert!(db.open_notes().is_empty() && rows(&db).unwrap() == with(&model, 100..120));
     }
