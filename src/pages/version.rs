@@ -32,6 +32,13 @@ struct PinState {
     counts: BTreeMap<TransactionId, usize>,
 }
 
+impl PinState {
+    /// Counts one pin more.
+    fn count(&mut self, id: TransactionId) {
+        *self.counts.entry(id).or_insert(0) += 1;
+    }
+}
+
 impl Pins {
     pub(crate) fn new(published: Version) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(PinState { published, counts: BTreeMap::new() }) })
@@ -41,7 +48,7 @@ impl Pins {
     pub(crate) fn pin_published(self: &Arc<Self>) -> Pin {
         let mut state = self.state.lock();
         let version = state.published;
-        *state.counts.entry(version.id).or_insert(0) += 1;
+        state.count(version.id);
         Pin { pins: Arc::clone(self), version }
     }
 
@@ -50,7 +57,7 @@ impl Pins {
         let mut state = self.state.lock();
         let is_kept = version.id >= state.published.id || state.counts.contains_key(&version.id);
         assert!(is_kept, "a past version is pinned only while another pin holds it");
-        *state.counts.entry(version.id).or_insert(0) += 1;
+        state.count(version.id);
         Pin { pins: Arc::clone(self), version }
     }
 
