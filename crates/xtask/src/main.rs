@@ -13,6 +13,7 @@ mod model;
 mod random;
 mod reopen;
 mod sabotage;
+mod wait;
 
 use clap::{Parser, Subcommand};
 use std::error::Error;

@@ -3,6 +3,7 @@
 //! Some of it no crash image can show, because later syncs happen to cover for it.
 
 use super::timeline::Timeline;
+use cowslip::WriteMode;
 use cowslip::sim::{Operation, OperationKind};
 
 const BLOCK_BYTES: u64 = 4096;
@@ -17,6 +18,11 @@ pub(super) fn is_slot(kind: &OperationKind) -> bool {
 
 pub(super) fn is_sync(kind: &OperationKind) -> bool {
     matches!(kind, OperationKind::Sync(_))
+}
+
+/// A group of records of the redo log.
+pub(super) fn is_group(kind: &OperationKind) -> bool {
+    matches!(kind, OperationKind::Write { mode: WriteMode::Forced, .. })
 }
 
 /// Checks an undisturbed history.

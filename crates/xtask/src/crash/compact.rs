@@ -74,6 +74,7 @@ impl Recorder<'_> {
         if is_certain {
             watch.moments.pop();
         }
+        self.in_flight = !is_certain;
         self.commits_undisturbed +=
             u32::try_from(watch.moments.iter().filter(|moment| moment.acked.is_some()).count())?;
         self.timeline.moments.append(&mut watch.moments);

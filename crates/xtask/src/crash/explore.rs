@@ -1,6 +1,6 @@
 //! Cuts the power at the operations of a history and judges what is found.
 
-use super::audit::{is_block_zero, is_slot, is_sync};
+use super::audit::{is_block_zero, is_group, is_slot, is_sync};
 use super::examine::{examine, examine_rotten};
 use super::state::State;
 use super::timeline::{Disturbance, Moment, Session, Timeline};
@@ -83,8 +83,9 @@ impl Ledger {
         let kinds: HashMap<u64, OperationKind> =
             timeline.disk.operations().iter().map(|done| (done.number, done.kind)).collect();
         for operation in operations {
-            let decisive =
-                kinds.get(&operation).is_none_or(|kind| is_slot(kind) || is_block_zero(kind) || is_sync(kind));
+            let is_decisive =
+                |kind: &OperationKind| is_slot(kind) || is_group(kind) || is_block_zero(kind) || is_sync(kind);
+            let decisive = kinds.get(&operation).is_none_or(is_decisive);
             let most = if decisive { 3 * share } else { share };
             let decays = matches!(kinds.get(&operation), Some(OperationKind::FlipBit { .. }));
             let closed = |session: &Session| session.closed == Some(operation) && session.closing < session.closed;

@@ -6,15 +6,17 @@ mod bulk;
 mod compact;
 mod examine;
 mod explore;
+mod level;
 mod mortal;
 mod record;
 mod script;
 mod state;
 mod timeline;
+mod together;
 
 use crate::Result;
 use crate::random::Random;
-use audit::is_slot;
+use audit::{is_group, is_slot};
 use clap::Args;
 use cowslip::sim::{Operation, OperationKind};
 use explore::Ledger;
@@ -106,15 +108,26 @@ fn examine_script(ledger: &mut Ledger, script: &Script, share: usize) {
         ledger.violation(format!("{}: {text}", timeline.describe()));
     }
     let mut random = Random::at(script.seed, 1);
-    ledger.rot(&timeline, &mut random);
+    if !script.is_concurrent() {
+        ledger.rot(&timeline, &mut random);
+    }
     ledger.explore(&timeline, share * 45 / 100, None, script.seed);
+    let mut kills = kills(&timeline, &mut random);
+    if script.is_concurrent() {
+        // Only slots may be lost so, and here each history has them at places of its own.
+        kills.retain(|kill| matches!(kill, Disturbance::Kill(_)));
+    }
     let groups = [
-        (kills(&timeline, &mut random), share * 25 / 100, "killed"),
+        (kills, share * 25 / 100, "killed"),
         (failed_syncs(&timeline, &mut random), share * 18 / 100, "failed sync"),
         (failed_writes(&timeline, &mut random), share * 8 / 100, "failed write"),
         (full_disks(&timeline, &mut random), share * 4 / 100, "full disk"),
     ];
     for (disturbances, share, kind) in groups {
+        // Where one of several threads finds no space, the others go on from what nobody here knows.
+        if script.is_concurrent() && kind == "full disk" {
+            continue;
+        }
         let goal = ledger.distinct() + share;
         let images_each = (share / 4).clamp(6, 24);
         for disturbance in disturbances {
@@ -128,15 +141,18 @@ fn examine_script(ledger: &mut Ledger, script: &Script, share: usize) {
     }
 }
 
-/// Where to kill the process: before the god byte and before the sync of a commit, the latter with a lost slot too, and
-/// anywhere.
+/// Where to kill the process: before and after records are written, before the god byte and before the sync of a commit,
+/// the latter with a lost slot too, and anywhere.
 fn kills(timeline: &Timeline, random: &mut Random) -> Vec<Disturbance> {
     let operations = timeline.disk.operations();
-    let slots = operations.iter().filter(|done| done.number >= timeline.created && is_slot(&done.kind));
-    let decisive: Vec<Disturbance> = slots
-        .map(|slot| slot.number)
-        .flat_map(|slot| [Disturbance::Kill(slot + 1), Disturbance::Kill(slot + 2), Disturbance::KillAfterLoss(slot)])
-        .collect();
+    let numbers = |is: fn(&OperationKind) -> bool| {
+        let operations = operations.iter().filter(move |done| done.number >= timeline.created && is(&done.kind));
+        operations.map(|done| done.number)
+    };
+    let at_slot = |slot| [Disturbance::Kill(slot + 1), Disturbance::Kill(slot + 2), Disturbance::KillAfterLoss(slot)];
+    let at_group = |group| [Disturbance::Kill(group), Disturbance::Kill(group + 1)];
+    let decisive: Vec<Disturbance> =
+        numbers(is_slot).flat_map(at_slot).chain(numbers(is_group).flat_map(at_group)).collect();
     let count = decisive.len();
     let decisive = random.sample(decisive, count);
     let anywhere = random.sample((1..timeline.disk.next_operation()).map(Disturbance::Kill).collect(), count);

@@ -1,11 +1,12 @@
 //! Runs a workload on a simulated disk, with at most one disturbance, and writes down which state was safe when.
 
+use super::level::Level;
 use super::mortal::Mortal;
 use super::script::{Script, Step};
 use super::state::{Change, State};
 use super::timeline::{Disturbance, Moment, Session, Timeline, is_noted};
 use cowslip::sim::{Fault, SimDisk};
-use cowslip::{Database, Durability, OpenNote, ReadTransaction};
+use cowslip::{Database, OpenNote, ReadTransaction};
 use std::io::ErrorKind;
 
 /// Steps that follow a disturbance.
@@ -27,8 +28,8 @@ pub(super) struct Recorder<'s> {
     disturbed: bool,
     /// Commits since the beginning or the disturbance.
     pub(super) commits_undisturbed: u32,
-    /// The last commit returned and waited for nothing.
-    has_unsaved: bool,
+    /// The last moment is that of a commit that has not returned, or that failed.
+    pub(super) in_flight: bool,
 }
 
 /// Runs the workload; an error is a violation.
@@ -51,7 +52,7 @@ pub(super) fn record(script: &Script, disturbance: Disturbance) -> Result<Timeli
         current: State::default(),
         disturbed: disturbance == Disturbance::None,
         commits_undisturbed: 0,
-        has_unsaved: false,
+        in_flight: false,
     };
     recorder.run().map_err(|error| format!("{}: {error}", recorder.timeline.describe()))?;
     // Dropping the last handle would close the database, which is a step of its own.
@@ -70,7 +71,7 @@ impl Recorder<'_> {
         let mut left = usize::MAX;
         for (number, step) in self.script.steps.iter().enumerate() {
             let was_disturbed = self.disturbed;
-            self.tolerate(|recorder| recorder.step(step)).map_err(|error| format!("step {number}: {error}"))?;
+            self.tolerate(|recorder| recorder.step(number, step)).map_err(|error| format!("step {number}: {error}"))?;
             if !was_disturbed && self.disturbed {
                 left = STEPS_AFTER;
             } else if left == 0 {
@@ -116,7 +117,9 @@ impl Recorder<'_> {
     /// Running out of space aborts one transaction and harms nothing: the same process goes on.
     fn go_on(&mut self) -> Result<(), Failure> {
         let next = self.next();
-        if let Some(last) = self.timeline.moments.last_mut().filter(|moment| moment.acked.is_none()) {
+        if std::mem::take(&mut self.in_flight)
+            && let Some(last) = self.timeline.moments.last_mut()
+        {
             last.withdrawn = Some(next);
         }
         self.database()?.check_integrity()?;
@@ -187,7 +190,7 @@ impl Recorder<'_> {
         } else {
             self.db = Some(db);
         }
-        self.has_unsaved = false;
+        self.in_flight = false;
         self.settle(next)
     }
 
@@ -212,9 +215,11 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), Failure> {
+    fn step(&mut self, number: usize, step: &Step) -> Result<(), Failure> {
         match step {
-            Step::Commit(changes) => self.commit(changes),
+            Step::Commit(changes) => self.commit(changes, self.script.level(number)),
+            Step::Together(parts) => self.together(parts),
+            Step::Sync => self.sync(),
             Step::Abort(changes) => {
                 let tx = self.database()?.begin_write()?;
                 let mut state = self.current.clone();
@@ -255,23 +260,20 @@ impl Recorder<'_> {
         self.db.as_ref().ok_or_else(|| "the database is not open".into())
     }
 
-    fn commit(&mut self, changes: &[Change]) -> Result<(), Failure> {
+    fn commit(&mut self, changes: &[Change], level: Level) -> Result<(), Failure> {
         let begun = self.next();
-        let mut tx = self.database()?.begin_write()?;
+        let tx = self.database()?.begin_write()?;
         let mut state = self.current.clone();
         changes.iter().try_for_each(|change| state.change(&tx, change))?;
-        let id = tx.id().get();
-        // Which commits wait for nothing follows from their ids, so that a history repeats itself.
-        let waits = id % 5 != 3;
-        tx.set_durability(if waits { Durability::Immediate } else { Durability::None })?;
-        tx.set_two_phase_commit(id % 7 == 5);
+        let (id, waits) = (tx.id().get(), level.is_promise());
         self.timeline.moments.push(Moment { id, state: state.clone(), waits, begun, acked: None, withdrawn: None });
-        let committed = tx.commit()?.get();
+        self.in_flight = true;
+        let committed = level.commit(tx)?;
+        self.in_flight = false;
         if committed == id {
             let next = self.next();
             let moment = self.timeline.moments.last_mut().expect("pushed above");
             moment.acked = waits.then_some(next);
-            self.has_unsaved = !waits;
             self.commits_undisturbed += u32::from(waits);
         } else {
             self.timeline.moments.pop();
@@ -287,6 +289,20 @@ impl Recorder<'_> {
         Ok(())
     }
 
+    fn sync(&mut self) -> Result<(), Failure> {
+        self.database()?.sync()?;
+        let next = self.next();
+        self.ack_newest(next);
+        self.database()?.sync()?;
+        if self.next() == next { Ok(()) } else { Err("a second sync wrote something".into()) }
+    }
+
+    /// Everything that is committed is durable from this operation on.
+    fn ack_newest(&mut self, next: u64) {
+        let newest = self.timeline.moments.iter_mut().rfind(|moment| moment.withdrawn.is_none());
+        newest.expect("creation is a moment").acked.get_or_insert(next);
+    }
+
     fn close(&mut self) -> Result<(), Failure> {
         for (tx, state) in self.readers.drain(..) {
             verify_reader(&tx, &state)?;
@@ -297,10 +313,7 @@ impl Recorder<'_> {
         self.db.take().ok_or("the database is not open")?.close()?;
         let next = self.next();
         self.timeline.sessions.last_mut().expect("a session is open").closed = Some(next);
-        // Closing keeps what waited for nothing.
-        if std::mem::take(&mut self.has_unsaved) {
-            self.timeline.moments.last_mut().expect("creation is a moment").acked.get_or_insert(next);
-        }
+        self.ack_newest(next);
         self.open()?;
         let clean = self.timeline.sessions.last().is_some_and(|session| session.began_clean);
         if clean { Ok(()) } else { Err("a database that was closed opened with notes".into()) }

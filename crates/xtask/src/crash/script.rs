@@ -1,14 +1,21 @@
 //! The workloads: scripts that each provoke one part of the protocol, and random ones.
 
 use super::bulk::{Bulk, Burst, any_bulk};
+use super::level::{Level, SYNC_DELAY_MAX, with_syncs};
 use super::state::Change;
+use super::together::{Work, writers};
 use crate::random::Random;
 use cowslip::{Builder, Clock};
 
 /// One step of a workload.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
+    /// The level of the commit is drawn by [`Script::level`].
     Commit(Vec<Change>),
+    /// Several threads write at once, each its part.
+    Together(Vec<Vec<Work>>),
+    /// Makes everything durable that is committed.
+    Sync,
     Abort(Vec<Change>),
     /// Begins a snapshot that is compared when it ends.
     Pin,
@@ -43,6 +50,21 @@ pub(super) struct Script {
     pub(super) steps: Vec<Step>,
 }
 
+impl Script {
+    /// What the commit waits for that is this step.
+    pub(super) fn level(&self, step: usize) -> Level {
+        Level::any(&mut Random::at(self.seed ^ LEVEL_SEED, step as u64))
+    }
+
+    /// Whether threads take turns in an order that the seed does not decide.
+    pub(super) fn is_concurrent(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Together(_)))
+    }
+}
+
+/// Apart from what the workloads draw.
+const LEVEL_SEED: u64 = 0x1E7_E100;
+
 /// Time stands still, so that the same operations write the same bytes.
 #[derive(Debug)]
 struct StoppedClock;
@@ -59,7 +81,8 @@ impl Setup {
     pub(super) fn builder(self, session: u8) -> Builder {
         let mut identity = [0x5A; 16];
         identity[15] = session;
-        let builder = Builder::new().cache_bytes_max(self.cache_bytes_max).clock(StoppedClock).test_identity(identity);
+        let builder = Builder::new().cache_bytes_max(self.cache_bytes_max).clock(StoppedClock);
+        let builder = builder.test_identity(identity).sync_delay_max(SYNC_DELAY_MAX);
         match self.geometry {
             Some((unit, node, region)) => builder.test_geometry(unit, node, region),
             None => builder.node_bytes(4096),
@@ -83,6 +106,8 @@ const SCRIPTS: &[(&str, Setup, Steps)] = &[
     ("compact", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 16 << 10 }, compact),
     ("compact-random", Setup { geometry: Some((512, 1024, 128)), cache_bytes_max: 8 << 10 }, compact_random),
     ("bursts", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 4 << 10 }, bursts),
+    ("groups", Setup { geometry: Some((512, 1024, 64)), cache_bytes_max: 64 << 10 }, groups),
+    ("writers", Setup { geometry: Some((512, 1024, 64)), cache_bytes_max: 64 << 10 }, writers),
     ("random", Setup::TINY, random),
     ("random-units", Setup { geometry: Some((4096, 4096, 64)), cache_bytes_max: 64 << 10 }, random),
     ("random-spill", Setup { geometry: Some((512, 512, 64)), cache_bytes_max: 4 << 10 }, random),
@@ -97,7 +122,8 @@ pub(super) fn count() -> usize {
 pub(super) fn script(index: usize, seed: u64) -> Script {
     let (name, setup, steps) = SCRIPTS[index];
     let mut random = Random::at(seed, index as u64);
-    Script { name, seed, setup, steps: steps(&mut random) }
+    let steps = steps(&mut random);
+    Script { name, seed, setup, steps: with_syncs(steps, &mut random) }
 }
 
 /// Names of all scripts.
@@ -115,7 +141,7 @@ fn puts(random: &mut Random, count: usize, tables: u32, keys: u32, len_max: u64)
 }
 
 /// Rows with these keys and one length.
-fn fill(random: &mut Random, table: u32, keys: std::ops::Range<u32>, len: usize) -> Vec<Change> {
+pub(super) fn fill(random: &mut Random, table: u32, keys: std::ops::Range<u32>, len: usize) -> Vec<Change> {
     keys.map(|key| Change::Put { table, key, len, fill: random.next() }).collect()
 }
 
@@ -125,6 +151,7 @@ fn create(random: &mut Random) -> Vec<Step> {
         Step::Commit(puts(random, 1, 1, 4, 40)),
         Step::Close,
         Step::Commit(puts(random, 2, 2, 4, 40)),
+        Step::Commit(puts(random, 1, 1, 4, 40)),
         Step::Close,
     ]
 }
@@ -138,6 +165,27 @@ fn small(random: &mut Random) -> Vec<Step> {
         match commit {
             6 => steps.push(Step::Close),
             9 => steps.push(Step::Kill),
+            _ => {}
+        }
+    }
+    steps.push(Step::Close);
+    steps
+}
+
+/// Commits so small that the log tells of nearly all, so that one write serves many.
+fn groups(random: &mut Random) -> Vec<Step> {
+    let mut steps = vec![Step::Commit(fill(random, 0, 0..30, 50)), Step::Commit(fill(random, 1, 0..30, 50))];
+    for _ in 0..24 {
+        steps.push(Step::Commit(puts(random, 1, 2, 30, 50)));
+        match random.below(24) {
+            0 => steps.push(Step::Close),
+            1 => steps.push(Step::Kill),
+            2 => steps.push(Step::Pin),
+            3 => steps.push(Step::Unpin),
+            4 => steps.push(COMPACT),
+            5 => steps.push(Step::Abort(puts(random, 2, 2, 30, 50))),
+            // Values of their own pages, which no record tells.
+            6 => steps.push(Step::Commit(fill(random, 0, 28..30, 1_500))),
             _ => {}
         }
     }
@@ -401,4 +449,29 @@ fn random(random: &mut Random) -> Vec<Step> {
     }
     steps.push(Step::Close);
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_mixes_all_levels() {
+        for (index, (name, ..)) in SCRIPTS.iter().enumerate() {
+            let mut drawn = Vec::new();
+            let mut syncs = 0;
+            for seed in 1..20 {
+                let script = script(index, seed);
+                let steps = script.steps.iter().enumerate();
+                syncs += steps.clone().filter(|(_, step)| matches!(step, Step::Sync)).count();
+                drawn.extend(
+                    steps.filter(|(_, step)| matches!(step, Step::Commit(_))).map(|(number, _)| script.level(number)),
+                );
+            }
+            assert!(syncs > 0, "{name} never syncs");
+            for level in Level::ALL {
+                assert!(drawn.contains(&level), "{name} never commits with {level:?}");
+            }
+        }
+    }
 }

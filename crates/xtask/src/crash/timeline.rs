@@ -10,7 +10,8 @@ use cowslip::sim::SimDisk;
 pub(super) struct Moment {
     pub(super) id: u64,
     pub(super) state: State,
-    /// The commit was durable when it returned, or made nothing durable at all.
+    /// The commit was to be durable, with all before it, when it returned. Otherwise it may be lost until a later one,
+    /// a sync or closing returns.
     pub(super) waits: bool,
     /// The commit had issued nothing before this operation.
     pub(super) begun: u64,
