@@ -1,7 +1,8 @@
 //! What a child tells over the pipe, and what the parent makes of it.
 //!
 //! Invariant: a line is written by one call and is shorter than a pipe takes whole, so a child that is killed has told
-//! all of it or nothing. An acknowledgement is told after the commit returned, and read as one only in its order.
+//! all of it or nothing. An acknowledgement is told after the commit returned, and read as one only in its order; so is what
+//! was acknowledged before a sync began.
 
 use super::plan::LANES;
 use std::fmt;
@@ -13,12 +14,15 @@ pub(super) enum Line {
     /// The process runs and opens the database.
     Opening,
     Opened,
-    /// A write transaction was begun.
-    Begin(usize, u64),
+    /// A write transaction was begun; the last is the id that its commit will have.
+    Begin(usize, u64, u64),
     /// Its changes are made and the commit is called.
     Commit(usize, u64),
-    /// The commit returned.
+    /// The commit returned, or the future of its outcome did.
     Ack(usize, u64),
+    Syncing(usize, u64),
+    /// The sync returned.
+    Synced(usize, u64),
     /// The transaction was given up, as planned.
     Abort(usize, u64),
     Compacting(usize, u64),
@@ -27,26 +31,28 @@ pub(super) enum Line {
     Failed(String),
 }
 
-/// A transaction that was begun and not ended.
+/// A transaction that was begun and not given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pending {
+pub(super) struct Told {
+    pub(super) lane: usize,
     pub(super) number: u64,
-    pub(super) committing: bool,
-}
-
-/// What one writer told.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct LaneAccount {
-    pub(super) acked: Vec<u64>,
-    pub(super) pending: Option<Pending>,
+    pub(super) id: u64,
+    pub(super) is_committing: bool,
+    pub(super) is_acked: bool,
 }
 
 /// Everything that a child told before it died.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) opened: bool,
-    pub(super) lanes: [LaneAccount; LANES],
+    /// In the order in which they were begun, as far as that of the lines tells.
+    pub(super) transactions: Vec<Told>,
+    /// The newest id that was acknowledged when the sync of a lane began.
+    pub(super) syncing: [Option<Option<u64>>; LANES],
+    /// Whatever has this id or a lower one is durable because of a sync.
+    pub(super) synced_id: Option<u64>,
     pub(super) aborts: u64,
+    pub(super) syncs: u64,
     pub(super) compactions: u64,
     pub(super) compacting: bool,
     pub(super) failed: Option<String>,
@@ -57,9 +63,11 @@ impl fmt::Display for Line {
         match self {
             Self::Opening => f.write_str("opening"),
             Self::Opened => f.write_str("opened"),
-            Self::Begin(lane, number) => write!(f, "begin {lane} {number}"),
+            Self::Begin(lane, number, id) => write!(f, "begin {lane} {number} {id}"),
             Self::Commit(lane, number) => write!(f, "commit {lane} {number}"),
             Self::Ack(lane, number) => write!(f, "ack {lane} {number}"),
+            Self::Syncing(lane, number) => write!(f, "syncing {lane} {number}"),
+            Self::Synced(lane, number) => write!(f, "synced {lane} {number}"),
             Self::Abort(lane, number) => write!(f, "abort {lane} {number}"),
             Self::Compacting(lane, number) => write!(f, "compacting {lane} {number}"),
             Self::Compacted(lane, number) => write!(f, "compacted {lane} {number}"),
@@ -78,12 +86,20 @@ impl Line {
 
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let lane_of = |text: &str| text.parse().ok().filter(|lane| *lane < LANES);
         let made: fn(usize, u64) -> Self = match verb {
             "opening" => return Some(Self::Opening),
             "opened" => return Some(Self::Opened),
             "failed" => return Some(Self::Failed(rest.to_owned())),
-            "begin" => Self::Begin,
+            "begin" => {
+                let mut fields = rest.split(' ');
+                let (lane, number, id) = (lane_of(fields.next()?)?, fields.next()?, fields.next()?);
+                let is_all = fields.next().is_none();
+                return is_all.then_some(Self::Begin(lane, number.parse().ok()?, id.parse().ok()?));
+            }
             "commit" => Self::Commit,
+            "syncing" => Self::Syncing,
+            "synced" => Self::Synced,
             "ack" => Self::Ack,
             "abort" => Self::Abort,
             "compacting" => Self::Compacting,
@@ -91,8 +107,7 @@ impl Line {
             _ => return None,
         };
         let (lane, number) = rest.split_once(' ')?;
-        let lane = lane.parse().ok().filter(|lane| *lane < LANES)?;
-        Some(made(lane, number.parse().ok()?))
+        Some(made(lane_of(lane)?, number.parse().ok()?))
     }
 }
 
@@ -110,25 +125,29 @@ impl Account {
         match line {
             Line::Opening => {}
             Line::Opened => self.opened = true,
-            Line::Begin(lane, number) => {
-                let told = &mut self.lanes[lane];
-                let ascends = told.acked.last().is_none_or(|last| *last < number);
-                if told.pending.is_some() || !ascends {
+            Line::Begin(lane, number, id) => {
+                let mut of_lane = self.transactions.iter().filter(|told| told.lane == lane);
+                if !of_lane.all(|told| told.is_committing && told.number < number) {
                     return None;
                 }
-                told.pending = Some(Pending { number, committing: false });
+                self.transactions.push(Told { lane, number, id, is_committing: false, is_acked: false });
             }
-            Line::Commit(lane, number) => {
-                let pending = self.lanes[lane].pending.as_mut().filter(|pending| pending.number == number)?;
-                pending.committing = true;
-            }
+            Line::Commit(lane, number) => self.find(lane, number, |told| !told.is_committing)?.is_committing = true,
             Line::Ack(lane, number) => {
-                self.lanes[lane].pending.take_if(|pending| pending.number == number && pending.committing)?;
-                self.lanes[lane].acked.push(number);
+                self.find(lane, number, |told| told.is_committing && !told.is_acked)?.is_acked = true;
             }
             Line::Abort(lane, number) => {
-                self.lanes[lane].pending.take_if(|pending| pending.number == number && !pending.committing)?;
+                self.find(lane, number, |told| !told.is_committing)?;
+                self.transactions.retain(|told| (told.lane, told.number) != (lane, number));
                 self.aborts += 1;
+            }
+            Line::Syncing(lane, _) => {
+                let acked = self.transactions.iter().filter(|told| told.is_acked);
+                self.syncing[lane] = Some(acked.map(|told| told.id).max());
+            }
+            Line::Synced(lane, _) => {
+                self.synced_id = self.synced_id.max(self.syncing[lane].take()?);
+                self.syncs += 1;
             }
             Line::Compacting(..) => self.compacting = true,
             Line::Compacted(..) => {
@@ -140,16 +159,31 @@ impl Account {
         Some(())
     }
 
+    fn find(&mut self, lane: usize, number: u64, is_so: impl Fn(&Told) -> bool) -> Option<&mut Told> {
+        self.transactions.iter_mut().find(|told| (told.lane, told.number) == (lane, number) && is_so(told))
+    }
+
+    /// Those whose commit was called, by their ids, which are the order of commits. `None` where two have the same.
+    pub(super) fn committing(&self) -> Option<Vec<Told>> {
+        let mut committing: Vec<Told> = self.transactions.iter().filter(|told| told.is_committing).copied().collect();
+        committing.sort_unstable_by_key(|told| told.id);
+        committing.is_sorted_by(|first, second| first.id < second.id).then_some(committing)
+    }
+
     pub(super) fn acks(&self) -> u64 {
-        self.lanes.iter().map(|told| told.acked.len() as u64).sum()
+        self.transactions.iter().filter(|told| told.is_acked).count() as u64
     }
 
     pub(super) fn is_committing(&self) -> bool {
-        self.lanes.iter().any(|told| told.pending.is_some_and(|pending| pending.committing))
+        self.transactions.iter().any(|told| told.is_committing && !told.is_acked)
+    }
+
+    pub(super) fn is_syncing(&self) -> bool {
+        self.syncing.iter().any(Option::is_some)
     }
 
     pub(super) fn is_writing(&self) -> bool {
-        self.lanes.iter().any(|told| told.pending.is_some())
+        self.transactions.iter().any(|told| !told.is_committing)
     }
 }
 
@@ -162,9 +196,11 @@ mod tests {
         let lines = [
             Line::Opening,
             Line::Opened,
-            Line::Begin(0, 7),
+            Line::Begin(0, 7, 9),
             Line::Commit(1, 8),
             Line::Ack(2, u64::MAX),
+            Line::Syncing(3, 1),
+            Line::Synced(3, 1),
             Line::Abort(0, 0),
             Line::Compacting(1, 9),
             Line::Compacted(1, 9),
@@ -173,21 +209,40 @@ mod tests {
         for line in lines {
             assert_eq!(Line::parse(&line.to_string()).unwrap(), line);
         }
-        for text in ["", "ack", "ack 1", "ack 3 1", "ack one 1", "acked 1 1"] {
+        for text in ["", "ack", "ack 1", "ack 4 1", "ack one 1", "acked 1 1", "begin 0 1", "begin 0 1 2 3"] {
             assert_eq!(Line::parse(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn only_an_acknowledgement_after_its_commit_counts() {
-        let told = "opening\nopened\nbegin 0 1\nbegin 2 1\ncommit 0 1\nack 0 1\nabort 2 1\nbegin 0 2\ncommit 0 2\n";
+        let told =
+            "opening\nopened\nbegin 0 1 5\nbegin 2 1 6\ncommit 0 1\nack 0 1\nabort 2 1\nbegin 0 2 6\ncommit 0 2\n";
         let account = Account::read(told).unwrap();
-        let pending = Some(Pending { number: 2, committing: true });
-        assert_eq!(account.lanes[0], LaneAccount { acked: vec![1], pending });
+        let told = |number, id, is_acked| Told { lane: 0, number, id, is_committing: true, is_acked };
+        assert_eq!(account.transactions, [told(1, 5, true), told(2, 6, false)]);
         assert_eq!((account.acks(), account.aborts, account.opened), (1, 1, true));
-        assert!(account.is_committing() && !account.compacting);
-        for told in ["ack 0 1\n", "begin 0 1\nack 0 1\n", "begin 0 1\nbegin 0 2\n", "begin 0 1\ncommit 0 2\n"] {
+        assert!(account.is_committing() && !account.compacting && account.synced_id.is_none());
+        for told in ["ack 0 1\n", "begin 0 1 5\nack 0 1\n", "begin 0 1 5\nbegin 0 2 6\n", "begin 0 1 5\ncommit 0 2\n"] {
             assert!(Account::read(told).is_err(), "{told:?}");
         }
+        assert!(Account::read("synced 0 1\n").is_err());
+    }
+
+    #[test]
+    fn a_sync_counts_for_what_was_acknowledged_before_it_began() {
+        let begun = "begin 0 1 5\nbegin 1 1 6\nbegin 2 1 7\ncommit 0 1\ncommit 1 1\ncommit 2 1\nack 1 1\nack 0 1\n";
+        let synced = |told: &str| Account::read(&format!("{begun}{told}")).unwrap().synced_id;
+        assert_eq!(synced("syncing 3 1\nack 2 1\n"), None);
+        assert_eq!(synced("syncing 3 1\nack 2 1\nsynced 3 1\n"), Some(6));
+        assert_eq!(synced("syncing 3 1\nack 2 1\nsyncing 2 2\nsynced 2 2\nsynced 3 1\n"), Some(7));
+    }
+
+    #[test]
+    fn commits_are_put_in_the_order_of_their_ids() {
+        let told = "begin 0 1 5\ncommit 0 1\nbegin 2 1 7\nbegin 1 1 6\ncommit 2 1\ncommit 1 1\nbegin 3 1 8\n";
+        let ids = |told: &str| Some(Account::read(told).unwrap().committing()?.iter().map(|told| told.id).collect());
+        assert_eq!(ids(told), Some(vec![5, 6, 7]));
+        assert_eq!(ids("begin 0 1 5\ncommit 0 1\nbegin 1 1 5\ncommit 1 1\n"), None);
     }
 }

@@ -3,23 +3,36 @@
 //! Invariant: nothing is told before it is so, and nothing that failed is told as done.
 
 use super::account::Line;
-use super::plan::{CommitOptions, Ending, LANES, Plan};
+use super::plan::{Beginning, CommitOptions, Ending, LANES, Plan};
 use crate::Result;
 use crate::random::Random;
+use crate::wait::block_on;
 use clap::ValueEnum;
 use cowslip::{
-    Access, CompactionError, CreateMode, Database, FileStorage, LockMode, Storage, SyncKind, WriteMode,
+    Access, CommitFuture, CompactionError, CreateMode, Database, FileStorage, LockMode, Storage, SyncKind, WriteMode,
     WriteTransaction,
 };
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What the failure of a child starts with whose store panicked.
+pub(super) const PANIC: &str = "panic";
 
 /// Exit code of a child whose store failed.
 const FAILED: i32 = 3;
+
+/// Outcomes that a lane lets others tell it later.
+const UNAWAITED_MAX: usize = 4;
+
+/// How long a beginning waits before it is tried again.
+const BEGINNING_TIMEOUT: Duration = Duration::from_millis(3);
+
+const TRY_PAUSE: Duration = Duration::from_micros(100);
 
 /// Apart from all plans.
 const SETUP_SEED: u64 = 0x5E7_0000;
@@ -49,15 +62,18 @@ struct Setup {
     cache_bytes: usize,
     /// Writes go past the page cache.
     direct: bool,
+    sync_delay_max: Duration,
 }
 
 impl Setup {
     fn at(seed: u64, round: u64) -> Self {
         let mut random = Random::at(seed ^ SETUP_SEED, round);
-        let count = if random.chance(500) { 1 } else { LANES };
+        let count = if random.chance(400) { 1 } else { random.between(2, LANES) };
         let lanes = random.sample((0..LANES).collect(), count);
         let cache_bytes = *random.pick(&[512 << 10, 4 << 20, 64 << 20]);
-        Self { lanes, cache_bytes, direct: random.chance(500) }
+        let direct = random.chance(500);
+        let sync_delay_max = *random.pick(&[Duration::ZERO, Duration::from_millis(5), Duration::from_secs(3600)]);
+        Self { lanes, cache_bytes, direct, sync_delay_max }
     }
 }
 
@@ -122,6 +138,8 @@ fn first_number(round: u64) -> u64 {
 
 /// Writes until the process is killed. Returns only where that cannot go on.
 pub(super) fn run(path: &Path, seed: u64, round: u64, fault: Option<Fault>) -> Result<bool> {
+    // Told at once: whoever strikes now would otherwise not hear of it, whichever thread of the store it was.
+    std::panic::set_hook(Box::new(|panic| fail(&format!("{PANIC}: {panic}"))));
     Line::Opening.say()?;
     let setup = Setup::at(seed, round);
     let database = match open(path, &setup, fault) {
@@ -134,11 +152,9 @@ pub(super) fn run(path: &Path, seed: u64, round: u64, fault: Option<Fault>) -> R
             let database = &database;
             scope.spawn(move || {
                 // A thread that ends alone would be overlooked among those that go on.
-                let outcome = catch_unwind(AssertUnwindSafe(|| write(database, seed, round, lane, fault)));
-                match outcome {
-                    Ok(Ok(())) => fail("a writer ended"),
-                    Ok(Err(error)) => fail(&error.to_string()),
-                    Err(_) => fail("panic"),
+                match write(database, seed, round, lane, fault) {
+                    Ok(()) => fail("a writer ended"),
+                    Err(error) => fail(&error.to_string()),
                 }
             });
         }
@@ -156,7 +172,7 @@ fn fail(why: &str) -> ! {
 
 fn open(path: &Path, setup: &Setup, fault: Option<Fault>) -> Result<Database> {
     let (file, _) = FileStorage::open(path, CreateMode::CreateOrOpen, Access::ReadWrite, setup.direct)?;
-    let builder = Database::builder().cache_bytes_max(setup.cache_bytes);
+    let builder = Database::builder().cache_bytes_max(setup.cache_bytes).sync_delay_max(setup.sync_delay_max);
     if fault != Some(Fault::SkippedSync) {
         return Ok(builder.create_with_storage(file)?);
     }
@@ -167,42 +183,97 @@ fn open(path: &Path, setup: &Setup, fault: Option<Fault>) -> Result<Database> {
     Ok(database)
 }
 
-fn begin(database: &Database, _: CommitOptions) -> Result<WriteTransaction> {
-    Ok(database.begin_write()?)
+fn begin(database: &Database, options: CommitOptions) -> Result<WriteTransaction> {
+    let mut tx = loop {
+        let begun = match options.beginning {
+            Beginning::Wait => Some(database.begin_write()?),
+            Beginning::Try => database.try_begin_write()?,
+            Beginning::Timeout => database.begin_write_timeout(BEGINNING_TIMEOUT)?,
+        };
+        match begun {
+            Some(tx) => break tx,
+            None => std::thread::sleep(TRY_PAUSE),
+        }
+    };
+    tx.set_durability(options.durability)?;
+    tx.set_two_phase_commit(options.is_two_phase);
+    Ok(tx)
+}
+
+/// One of the writers.
+struct Lane<'d> {
+    database: &'d Database,
+    lane: usize,
+    fault: Option<Fault>,
+    unawaited: VecDeque<(u64, CommitFuture)>,
 }
 
 /// One writer.
 fn write(database: &Database, seed: u64, round: u64, lane: usize, fault: Option<Fault>) -> Result<()> {
     let mut snapshot = None;
+    let mut writer = Lane { database, lane, fault, unawaited: VecDeque::new() };
     for number in first_number(round)..first_number(round + 1) {
         let plan = Plan::at(seed, lane, number);
         if plan.takes_snapshot {
             snapshot = if snapshot.is_none() { Some(database.begin_read()?) } else { None };
         }
-        if let Ending::Compact(steps) = plan.ending {
-            Line::Compacting(lane, number).say()?;
-            compact(database, steps)?;
-            Line::Compacted(lane, number).say()?;
-            continue;
-        }
-        let tx = begin(database, plan.options)?;
-        Line::Begin(lane, number).say()?;
-        plan.write(lane, number, &tx)?;
-        if plan.ending == Ending::Abort {
-            tx.abort()?;
-            Line::Abort(lane, number).say()?;
-            continue;
-        }
-        Line::Commit(lane, number).say()?;
-        if fault == Some(Fault::EarlyAck) {
-            Line::Ack(lane, number).say()?;
-            tx.commit()?;
-        } else {
-            tx.commit()?;
-            Line::Ack(lane, number).say()?;
+        match plan.ending {
+            Ending::Compact(steps) => {
+                Line::Compacting(lane, number).say()?;
+                compact(database, steps)?;
+                Line::Compacted(lane, number).say()?;
+            }
+            Ending::Sync => {
+                Line::Syncing(lane, number).say()?;
+                database.sync()?;
+                Line::Synced(lane, number).say()?;
+            }
+            Ending::Commit | Ending::Abort => writer.transact(&plan, number)?,
         }
     }
     Ok(())
+}
+
+impl Lane<'_> {
+    fn transact(&mut self, plan: &Plan, number: u64) -> Result<()> {
+        let (lane, is_early) = (self.lane, self.fault == Some(Fault::EarlyAck));
+        let tx = begin(self.database, plan.options)?;
+        Line::Begin(lane, number, tx.id().get()).say()?;
+        plan.write(lane, number, &tx)?;
+        if plan.ending == Ending::Abort {
+            // Told first: the next one, of another lane, may have the same id.
+            Line::Abort(lane, number).say()?;
+            tx.abort()?;
+            return Ok(());
+        }
+        Line::Commit(lane, number).say()?;
+        if is_early {
+            Line::Ack(lane, number).say()?;
+        }
+        if plan.options.is_async {
+            self.unawaited.push_back((number, tx.commit_async()));
+            return self.await_all(UNAWAITED_MAX);
+        }
+        tx.commit()?;
+        if !is_early {
+            Line::Ack(lane, number).say()?;
+        }
+        // Before the lane waits for others, or long after, as it comes.
+        if plan.takes_snapshot { self.await_all(0) } else { Ok(()) }
+    }
+
+    /// Awaits the oldest outcomes until only so many are left.
+    fn await_all(&mut self, left: usize) -> Result<()> {
+        while self.unawaited.len() > left
+            && let Some((number, outcome)) = self.unawaited.pop_front()
+        {
+            block_on(outcome)?;
+            if self.fault != Some(Fault::EarlyAck) {
+                Line::Ack(self.lane, number).say()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Compacts so many steps far.
@@ -241,11 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn rounds_run_one_writer_or_all_past_the_page_cache_or_through_it() {
-        let setups: Vec<Setup> = (0..40).map(|round| Setup::at(1, round)).collect();
-        assert!(setups.iter().all(|setup| [1, LANES].contains(&setup.lanes.len())));
+    fn rounds_run_any_number_of_writers_past_the_page_cache_or_through_it() {
+        let setups: Vec<Setup> = (0..80).map(|round| Setup::at(1, round)).collect();
+        assert!(setups.iter().all(|setup| (1..=LANES).contains(&setup.lanes.len())));
         for direct in [false, true] {
-            for count in [1, LANES] {
+            for count in 1..=LANES {
                 assert!(setups.iter().any(|setup| setup.direct == direct && setup.lanes.len() == count));
             }
         }

@@ -1,8 +1,10 @@
 //! What must be in the file, as the parent keeps it, and the comparison with what is.
 //!
-//! Invariant: a transaction is in the model if it was acknowledged, or was found in the file once and must stay there.
+//! Invariant: a transaction is in the model if it was found in the file once, and must stay there. What is found is a prefix
+//! of the commits by their ids, and holds all that was promised: an `Immediate` commit that was acknowledged, whatever was
+//! acknowledged before a sync that returned, and all before those.
 
-use super::account::Account;
+use super::account::{Account, Told};
 use super::plan::{Ending, LANES, MARKS, Plan, rows_in};
 use cowslip::{Error, ReadTransaction, TableHandle};
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ pub(super) type Marks = [Option<u64>; LANES];
 /// What must not be.
 #[derive(Debug)]
 pub(crate) enum Violation {
-    /// An acknowledged commit is not in the file.
+    /// A commit that was promised to be durable is not in the file.
     Lost(String),
     /// Anything else.
     Wrong(String),
@@ -36,7 +38,7 @@ impl From<Error> for Violation {
     }
 }
 
-/// What became of the transactions that were begun and not acknowledged.
+/// What became of the transactions whose commit was called and that nothing promised to be durable.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Settled {
     pub(super) present: u64,
@@ -69,32 +71,45 @@ impl Model {
         self.marks
     }
 
-    /// Takes over what a child told before it died, and of what it was about to commit what the marks show.
+    /// Takes over as many of the commits that a child told of as the marks show.
     pub(super) fn settle(&mut self, seed: u64, account: &Account, marks: &Marks) -> Result<Settled, Violation> {
-        let mut settled = Settled::default();
-        for (lane, told) in account.lanes.iter().enumerate() {
-            for number in &told.acked {
-                self.apply(&Plan::at(seed, lane, *number), lane, *number);
-            }
-            let (expected, found) = (self.marks[lane], marks[lane]);
-            let pending = told.pending.map(|pending| (pending, Plan::at(seed, lane, pending.number)));
-            match pending {
-                Some((pending, plan)) if found == Some(pending.number) => {
-                    if !pending.committing || plan.ending != Ending::Commit {
-                        let text = format!("lane {lane}: transaction {found:?} is there and was never committed");
-                        return Err(Violation::Wrong(text));
-                    }
-                    self.apply(&plan, lane, pending.number);
-                    settled.present += 1;
-                }
-                pending if found == expected => settled.absent += u64::from(pending.is_some()),
-                _ => {
-                    let text = format!("lane {lane}: the last transaction is {found:?}, acknowledged was {expected:?}");
-                    return Err(if found < expected { Violation::Lost(text) } else { Violation::Wrong(text) });
-                }
-            }
+        let commits =
+            account.committing().ok_or_else(|| Violation::Wrong("two commits have the same id".to_owned()))?;
+        let plans: Vec<Plan> = commits.iter().map(|told| Plan::at(seed, told.lane, told.number)).collect();
+        if let Some(told) = commits.iter().zip(&plans).find(|(_, plan)| plan.ending != Ending::Commit) {
+            return Err(Violation::Wrong(format!("never to be committed: {told:?}")));
         }
-        Ok(settled)
+        let is_promised = |(told, plan): (&Told, &Plan)| {
+            (told.is_acked && plan.options.is_promise()) || account.synced_id.is_some_and(|id| told.id <= id)
+        };
+        let promised = commits.iter().zip(&plans).rposition(is_promised).map_or(0, |last| last + 1);
+        let Some(found) = self.prefix(&commits, marks) else {
+            let text = format!("the marks {marks:?} are those of no prefix of the commits after {:?}", self.marks);
+            let behind = |told: &Told| marks[told.lane] < Some(told.number);
+            let is_lost = commits[..promised].iter().any(behind);
+            return Err(if is_lost { Violation::Lost(text) } else { Violation::Wrong(text) });
+        };
+        if found < promised {
+            let (newest, last) = (found.checked_sub(1).map(|last| commits[last]), commits[promised - 1]);
+            return Err(Violation::Lost(format!("the last transaction is {newest:?}, promised was {last:?}")));
+        }
+        for (told, plan) in commits.iter().zip(&plans).take(found) {
+            self.apply(plan, told.lane, told.number);
+        }
+        let (present, absent) = ((found - promised) as u64, (commits.len() - found) as u64);
+        Ok(Settled { present, absent })
+    }
+
+    /// How many of the commits leave these marks: each sets that of its lane, so there is one such number at most.
+    fn prefix(&self, commits: &[Told], marks: &Marks) -> Option<usize> {
+        let mut reached = self.marks;
+        let mut numbers = 0..=commits.len();
+        numbers.find(|number| {
+            if let Some(told) = number.checked_sub(1).map(|last| commits[last]) {
+                reached[told.lane] = Some(told.number);
+            }
+            reached == *marks
+        })
     }
 
     /// Requires that a snapshot shows exactly what is in the model.
@@ -146,7 +161,6 @@ fn compare_rows(tx: &ReadTransaction, name: &str, parts: &[&Rows]) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use super::super::account::{LaneAccount, Pending};
     use super::*;
     use cowslip::Database;
 
@@ -174,10 +188,15 @@ mod tests {
         Ok(settled)
     }
 
+    /// The commits of one lane, all of them acknowledged.
     fn acked(lane: usize, numbers: &[u64]) -> Account {
-        let mut account = Account::default();
-        account.lanes[lane] = LaneAccount { acked: numbers.to_vec(), pending: None };
-        account
+        let told = |number: &u64| Told { lane, number: *number, id: number + 1, is_committing: true, is_acked: true };
+        Account { transactions: numbers.iter().map(told).collect(), ..Account::default() }
+    }
+
+    fn is_promise(lane: usize, number: u64) -> bool {
+        let plan = Plan::at(SEED, lane, number);
+        plan.ending == Ending::Commit && plan.options.is_promise()
     }
 
     #[test]
@@ -191,13 +210,28 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledged_commit_that_is_not_there_is_lost() {
+    fn a_promised_commit_that_is_not_there_is_lost() {
         let database = Database::in_memory().unwrap();
         let mut numbers = run(&database, 1, 30);
-        numbers.push(30);
+        numbers.push((30..).find(|number| is_promise(1, *number)).unwrap());
         let outcome = judge(&database, &mut Model::default(), &acked(1, &numbers));
         assert!(matches!(outcome, Err(Violation::Lost(_))), "{outcome:?}");
-        let outcome = judge(&Database::in_memory().unwrap(), &mut Model::default(), &acked(0, &[3]));
+        let first = (0..).find(|number| is_promise(0, *number)).unwrap();
+        let outcome = judge(&Database::in_memory().unwrap(), &mut Model::default(), &acked(0, &[first]));
+        assert!(matches!(outcome, Err(Violation::Lost(_))), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_commit_that_waits_for_nothing_is_promised_by_a_sync_alone() {
+        let database = Database::in_memory().unwrap();
+        let mut numbers = run(&database, 1, 30);
+        let is_unsaved = |number: &u64| Plan::at(SEED, 1, *number).ending == Ending::Commit && !is_promise(1, *number);
+        numbers.push((30..).find(is_unsaved).unwrap());
+        let mut account = acked(1, &numbers);
+        let settled = judge(&database, &mut Model::default(), &account).unwrap();
+        assert_eq!(settled.absent, 1);
+        account.synced_id = numbers.last().map(|number| number + 1);
+        let outcome = judge(&database, &mut Model::default(), &account);
         assert!(matches!(outcome, Err(Violation::Lost(_))), "{outcome:?}");
     }
 
@@ -205,20 +239,34 @@ mod tests {
     fn a_commit_without_acknowledgement_may_be_there_or_not() {
         let database = Database::in_memory().unwrap();
         let numbers = run(&database, 0, 30);
-        let (last, before) = numbers.split_last().unwrap();
-        let pending = |number, committing| {
-            let mut account = acked(0, before);
-            account.lanes[0].pending = Some(Pending { number, committing });
-            account
-        };
-        let settled = judge(&database, &mut Model::default(), &pending(*last, true)).unwrap();
-        assert_eq!(settled, Settled { present: 1, absent: 0 });
-        let early = judge(&database, &mut Model::default(), &pending(*last, false));
-        assert!(matches!(early, Err(Violation::Wrong(_))), "{early:?}");
         let mut account = acked(0, &numbers);
-        account.lanes[0].pending = Some(Pending { number: 31, committing: true });
+        let promised = numbers.iter().rposition(|number| is_promise(0, *number)).unwrap();
+        account.transactions[promised..].iter_mut().for_each(|told| told.is_acked = false);
         let settled = judge(&database, &mut Model::default(), &account).unwrap();
-        assert_eq!(settled, Settled { present: 0, absent: 1 });
+        assert!(settled.present > 0 && settled.absent == 0, "{settled:?}");
+        account.transactions.last_mut().unwrap().is_committing = false;
+        let early = judge(&database, &mut Model::default(), &account);
+        assert!(matches!(early, Err(Violation::Wrong(_))), "{early:?}");
+    }
+
+    #[test]
+    fn a_later_commit_without_the_one_before_it_is_wrong() {
+        let database = Database::in_memory().unwrap();
+        let numbers = run(&database, 0, 30);
+        let mut account = acked(0, &numbers);
+        account.transactions.iter_mut().for_each(|told| told.is_acked = false);
+        let [.., (missing, last)] =
+            account.transactions[..].windows(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>()[..]
+        else {
+            panic!("there are many commits")
+        };
+        assert!(missing.id < last.id);
+        let number = (0..).find(|number| Plan::at(SEED, 1, *number).ending == Ending::Commit).unwrap();
+        let between = Told { lane: 1, number, id: last.id, ..missing };
+        account.transactions.last_mut().unwrap().id += 1;
+        account.transactions.push(between);
+        let outcome = judge(&database, &mut Model::default(), &account);
+        assert!(matches!(outcome, Err(Violation::Wrong(_))), "{outcome:?}");
     }
 
     #[test]

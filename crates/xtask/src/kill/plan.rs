@@ -5,11 +5,11 @@
 
 use super::model::{Rows, Tables};
 use crate::random::Random;
-use cowslip::{Error, TableDefinition, TableError, WriteTransaction};
+use cowslip::{Durability, Error, TableDefinition, TableError, WriteTransaction};
 use std::ops::Range;
 
 /// Writers that a round may run at once.
-pub(super) const LANES: usize = 3;
+pub(super) const LANES: usize = 4;
 
 /// The number of the last committed transaction of each lane.
 pub(super) const MARKS: TableDefinition<u64, u64> = TableDefinition::new("mark");
@@ -19,14 +19,38 @@ const OWN_TABLES: usize = 3;
 const KEYS: u32 = 1000;
 const MIB: usize = 1 << 20;
 
-/// How a commit is to be made: nothing, because every commit is durable.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CommitOptions;
+/// How a transaction begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    Wait,
+    Try,
+    Timeout,
+}
 
-/// Draws how a transaction is to be committed. Levels of durability that a transaction could choose from are drawn
-/// here, and a commit that need not be durable then counts as acknowledged only with the next one that is.
-fn options(_random: &mut Random) -> CommitOptions {
-    CommitOptions
+/// How a transaction begins and how its commit is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CommitOptions {
+    pub(super) beginning: Beginning,
+    pub(super) durability: Durability,
+    pub(super) is_two_phase: bool,
+    /// The lane goes on, and awaits the outcome later.
+    pub(super) is_async: bool,
+}
+
+impl CommitOptions {
+    /// No crash loses the commit, nor any before it, once it is acknowledged.
+    pub(super) fn is_promise(self) -> bool {
+        self.durability == Durability::Immediate
+    }
+}
+
+fn options(random: &mut Random) -> CommitOptions {
+    CommitOptions {
+        beginning: *random.pick(&[Beginning::Wait, Beginning::Wait, Beginning::Try, Beginning::Timeout]),
+        durability: [Durability::Immediate, Durability::Buffered, Durability::None][random.weighted(&[50, 40, 10])],
+        is_two_phase: random.chance(60),
+        is_async: random.chance(250),
+    }
 }
 
 /// A table that a lane may change.
@@ -73,6 +97,8 @@ pub(super) enum Ending {
     Abort,
     /// No transaction of the lane, but compaction, ended after so many steps.
     Compact(u32),
+    /// No transaction of the lane, but a sync of all.
+    Sync,
 }
 
 #[derive(Debug, Clone)]
@@ -294,9 +320,10 @@ impl Plan {
     pub(super) fn at(seed: u64, lane: usize, number: u64) -> Self {
         let mut random = Random::at(seed.wrapping_add(lane as u64), number);
         let options = options(&mut random);
-        let ending = match random.weighted(&[890, 80, 30]) {
+        let ending = match random.weighted(&[800, 70, 100, 30]) {
             0 => Ending::Commit,
             1 => Ending::Abort,
+            2 => Ending::Sync,
             _ => Ending::Compact(1 + random.below_small(40)),
         };
         let takes_snapshot = random.chance(50);

@@ -3,9 +3,10 @@
 //! Invariant: the file is compared before anything of this process has written to it, so a file in which something is
 //! missing is kept as the child left it.
 
-use super::account::{Account, Line};
-use super::child::Fault;
+use super::account::{Account, Line, Told};
+use super::child::{Fault, PANIC};
 use super::model::{Marks, Model, Violation, marks_of};
+use super::plan::Plan;
 use crate::Result;
 use crate::random::Random;
 use cowslip::{Database, DatabaseError, Error, OpenNote};
@@ -49,9 +50,11 @@ struct Tally {
     files: u64,
     acks: u64,
     aborts: u64,
+    syncs: u64,
     compactions: u64,
     while_opening: u64,
     while_committing: u64,
+    while_syncing: u64,
     while_writing: u64,
     while_compacting: u64,
     between: u64,
@@ -68,22 +71,30 @@ impl Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{} rounds on {} files of at most {:.1} MiB: {} acknowledged commits, {} aborts, {} compactions",
+            "{} rounds on {} files of at most {:.1} MiB: {} acknowledged commits, {} aborts, {} syncs, \
+             {} compactions",
             self.rounds,
             self.files,
             self.bytes_max as f64 / f64::from(1 << 20),
             self.acks,
             self.aborts,
+            self.syncs,
             self.compactions
         )?;
         writeln!(
             f,
-            "struck while opening {}, inside a commit {}, inside a transaction {}, inside compaction {}, between them {}",
-            self.while_opening, self.while_committing, self.while_writing, self.while_compacting, self.between
+            "struck while opening {}, inside a commit {}, inside a sync {}, inside a transaction {}, inside compaction {}, \
+             between them {}",
+            self.while_opening,
+            self.while_committing,
+            self.while_syncing,
+            self.while_writing,
+            self.while_compacting,
+            self.between
         )?;
         writeln!(
             f,
-            "unacknowledged transactions: {} found whole, {} not there; opening: {} recovered, {} from the older slot, \
+            "commits that nothing promised: {} found whole, {} not there; opening: {} recovered, {} from the older slot, \
              {} not yet created",
             self.present, self.absent, self.recovered, self.stepped_back, self.unfinished
         )
@@ -194,7 +205,8 @@ impl<'g> Rounds<'g> {
     /// Compares what is there with what was told.
     fn judge(&mut self, told: &str, ended: bool, random: &mut Random) -> std::result::Result<(), Violation> {
         let account = Account::read(told).map_err(Violation::Wrong)?;
-        let may_fail = self.ground.fails_writers() && account.failed.as_deref() != Some("panic");
+        let has_panicked = account.failed.as_deref().is_some_and(|why| why.starts_with(PANIC));
+        let may_fail = self.ground.fails_writers() && !has_panicked;
         if let Some(why) = account.failed.as_deref().filter(|_| ended || !may_fail) {
             return Err(Violation::Wrong(format!("the child failed: {why}")));
         }
@@ -209,7 +221,7 @@ impl<'g> Rounds<'g> {
                 self.tally.unfinished += 1;
                 return self.create();
             }
-            Err(error @ (DatabaseError::NotADatabase(_) | DatabaseError::Open(_))) if self.has_acks(&account) => {
+            Err(error @ (DatabaseError::NotADatabase(_) | DatabaseError::Open(_))) if self.has_promises(&account) => {
                 return Err(Violation::Lost(format!("all is lost: {error}")));
             }
             Err(error) => return Err(wrong("opening for reading only")(error)),
@@ -229,18 +241,24 @@ impl<'g> Rounds<'g> {
         if random.chance(500) { self.reopen(random) } else { Ok(()) }
     }
 
-    /// Whether any commit of the file was acknowledged.
-    fn has_acks(&self, account: &Account) -> bool {
-        account.acks() > 0 || self.model.marks().iter().any(Option::is_some)
+    /// Whether anything of the file was promised to be durable, or was there before.
+    fn has_promises(&self, account: &Account) -> bool {
+        let is_promise = |told: &Told| Plan::at(self.seed, told.lane, told.number).options.is_promise();
+        account.synced_id.is_some()
+            || account.transactions.iter().any(|told| told.is_acked && is_promise(told))
+            || self.model.marks().iter().any(Option::is_some)
     }
 
     fn count(&mut self, account: &Account) {
         let tally = &mut self.tally;
         tally.acks += account.acks();
         tally.aborts += account.aborts;
+        tally.syncs += account.syncs;
         tally.compactions += account.compactions;
         *(if !account.opened {
             &mut tally.while_opening
+        } else if account.is_syncing() {
+            &mut tally.while_syncing
         } else if account.is_committing() {
             &mut tally.while_committing
         } else if account.is_writing() {
