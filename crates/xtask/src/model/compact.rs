@@ -36,7 +36,7 @@ impl Episode<'_> {
         let table = staged.get_mut(&name).expect("the name is one of the tables");
         let multiple = self.random.between(2, 5);
         let stays: Vec<bool> = (0..table.rows.len()).map(|number| number.is_multiple_of(multiple)).collect();
-        let transaction = self.db().begin_write()?;
+        let transaction = self.begin_any()?;
         let (own, mut number) = (transaction.id(), 0);
         let mut rows = typed::open_writable(&transaction, &name, table.kind)?;
         rows.retain_span(&Span::All, &mut |_, _| {
@@ -49,9 +49,9 @@ impl Episode<'_> {
             number += 1;
             stays[number - 1]
         });
-        let id = transaction.commit()?;
+        let committed = self.commit_any(transaction)?;
         self.counts.add("retain", "before compaction");
-        self.accept(own, id, staged)
+        self.accept(own, committed, staged)
     }
 
     /// Compacts to the end. The second time nothing is left to do, unless readers keep something in its place.
@@ -92,9 +92,8 @@ impl Episode<'_> {
         let id = self.db().begin_read()?.id().get();
         ensure!(id >= self.last_id, "compaction went back from {} to {id}", self.last_id);
         if id > self.last_id {
-            self.torn = false;
+            self.saved_as(id);
         }
-        self.last_id = id;
         Ok(())
     }
 

@@ -6,11 +6,12 @@ use super::counts::Counts;
 use super::data::{Shape, State};
 use super::disk::Disk;
 use super::halt::{Halt, ensure};
+use super::level::{SYNC_DELAY_MAX, Saved, any_durability};
 use super::readers::{Held, verify};
 use super::transaction::unexpected;
 use crate::random::Random;
 use cowslip::sim::CrashPlan;
-use cowslip::{Builder, CloseError, Database, TransactionError, WriteTransaction};
+use cowslip::{Builder, CloseError, Database, Durability, TransactionError, WriteTransaction};
 
 /// Everything about one episode.
 #[derive(Debug)]
@@ -22,6 +23,12 @@ pub(super) struct Episode<'c> {
     db: Option<Database>,
     pub(super) committed: State,
     pub(super) last_id: u64,
+    /// The last state that was promised to be durable.
+    pub(super) saved: Saved,
+    /// What was committed since, oldest first; the last is what is committed.
+    pub(super) unsaved: Vec<Saved>,
+    /// What transactions wait for that do not say so.
+    pub(super) durability: Durability,
     pub(super) readers: Vec<Held>,
     /// Tables rather grow than shrink for now.
     pub(super) growing: bool,
@@ -37,7 +44,7 @@ pub(super) struct Episode<'c> {
 fn geometry(random: &mut Random, tiny: bool) -> (Builder, Option<usize>) {
     let mut identity = [0; 16];
     identity.copy_from_slice(&random.bytes(16));
-    let builder = Builder::new().test_identity(identity);
+    let builder = Builder::new().test_identity(identity).sync_delay_max(SYNC_DELAY_MAX);
     if !tiny {
         return (builder.node_bytes(*random.pick(&[4096, 8192, 16384])), None);
     }
@@ -65,6 +72,9 @@ impl<'c> Episode<'c> {
             db: None,
             committed: State::new(),
             last_id: 0,
+            saved: Saved { id: 0, state: State::new() },
+            unsaved: Vec::new(),
+            durability: Durability::Immediate,
             readers: Vec::new(),
             growing: true,
             value_bytes_over,
@@ -72,7 +82,7 @@ impl<'c> Episode<'c> {
             builder,
             end,
         };
-        let builder = started.any_cache();
+        let builder = started.any_builder();
         started.db = Some(started.disk.create(&builder)?);
         started.counts.add("open", "created");
         Ok(started)
@@ -86,17 +96,19 @@ impl<'c> Episode<'c> {
         self.counts.total() >= self.end
     }
 
-    /// One step: a transaction, a compaction, a fault or a reopening, and what readers do around it.
+    /// One step: transactions, a sync, a compaction, a fault or a reopening, and what readers do around it.
     pub(super) fn step(&mut self) -> Result<(), Halt> {
         if self.random.chance(60) {
             self.growing = !self.growing;
         }
         let faults = usize::from(self.disk.simulation().is_some());
-        match self.random.weighted(&[520, 200, 110 * faults, 70, 280 * faults]) {
+        match self.random.weighted(&[520, 200, 110 * faults, 70, 280 * faults, 60, 120]) {
             0 => self.transaction()?,
             1 => self.reopen()?,
             2 => self.full_disk().map_err(unexpected)?,
             3 => self.compact()?,
+            5 => self.sync()?,
+            6 => self.trickle()?,
             _ => self.failing_disk().map_err(unexpected)?,
         }
         self.turn_readers().map_err(unexpected)
@@ -140,9 +152,11 @@ impl<'c> Episode<'c> {
         self.db.take().expect("the database is open between two steps")
     }
 
-    /// A cache from one that holds next to nothing to one that holds everything.
-    fn any_cache(&mut self) -> Builder {
-        self.builder.clone().cache_bytes_max(*self.random.pick(&[0, 0, 4 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20]))
+    /// A cache from one that holds next to nothing to one that holds everything, and any durability.
+    fn any_builder(&mut self) -> Builder {
+        self.durability = any_durability(&mut self.random);
+        let builder = self.builder.clone().durability(self.durability);
+        builder.cache_bytes_max(*self.random.pick(&[0, 0, 4 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20]))
     }
 
     /// Closes the database in one of many ways and opens it again.
@@ -177,8 +191,7 @@ impl<'c> Episode<'c> {
             3 => self.restart(),
             4 => self.crash(None),
             _ => {
-                let builder = self.any_cache();
-                let refused = self.disk.open(&builder).err();
+                let refused = self.disk.open(&self.builder).err();
                 ensure!(refused.as_ref().is_some_and(|error| error.is_locked()), "opened twice: {refused:?}");
                 self.counts.add("open", "locked");
                 Ok(())
@@ -189,14 +202,16 @@ impl<'c> Episode<'c> {
     /// Opens a database that was closed properly, some of them read-only first.
     fn open_closed(&mut self) -> Result<(), Halt> {
         if self.random.chance(400) {
-            let builder = self.any_cache();
-            let db = self.disk.open_read_only(&builder)?;
+            let db = self.disk.open_read_only(&self.builder)?;
             verify(&db.begin_read()?, &self.committed).map_err(unexpected)?;
             let refused = db.begin_write().err();
             ensure!(matches!(refused, Some(TransactionError::ReadOnly)), "wrote to a read-only database: {refused:?}");
             self.counts.add("open", "read-only");
         }
+        // Closing keeps everything.
+        self.all_is_saved();
         self.open_again("after closing")?;
+        self.settle(None)?;
         let notes = self.db().open_notes();
         ensure!(self.torn || notes.is_empty(), "a database that was closed opens with notes: {notes:?}");
         self.verify_committed()?;
@@ -205,22 +220,20 @@ impl<'c> Episode<'c> {
 
     /// Opens the database on what the disk holds; what it holds is for the caller to compare.
     pub(super) fn open_again(&mut self, outcome: &'static str) -> Result<(), Halt> {
-        let builder = self.any_cache();
+        let builder = self.any_builder();
         self.db = Some(self.disk.open(&builder)?);
-        let id = self.db().begin_read()?.id().get();
-        ensure!(id >= self.last_id, "the database went back from {} to {id}", self.last_id);
-        self.last_id = id;
         self.counts.add("open", outcome);
         Ok(())
     }
 
     /// Ends the process without closing anything.
-    fn restart(&mut self) -> Result<(), Halt> {
+    pub(super) fn restart(&mut self) -> Result<(), Halt> {
         self.end_readers().map_err(unexpected)?;
         let disk = self.disk.simulation().expect("only simulated disks restart").restart_process();
         self.disk = Disk::of(disk);
         drop(self.take_db());
         self.open_again("after the end of the process")?;
+        self.settle(None)?;
         self.verify_committed()?;
         self.check(true)
     }
@@ -233,6 +246,7 @@ impl<'c> Episode<'c> {
         drop(open);
         drop(self.take_db());
         self.open_again(outcome)?;
+        self.settle(None)?;
         self.verify_committed()?;
         self.check(true)
     }

@@ -27,7 +27,7 @@ impl Episode<'_> {
         let room = *self.random.pick(&[0, 512, 4096, 20_000]);
         self.simulation().set_capacity_bytes(len + room);
         let mut staged = self.committed.clone();
-        let transaction = self.db().begin_write()?;
+        let transaction = self.begin_any()?;
         let plan = Plan { sessions: 4, ..self.plan() };
         let growing = std::mem::replace(&mut self.growing, true);
         let outcome = self.run(&transaction, &mut staged, plan);
@@ -44,6 +44,9 @@ impl Episode<'_> {
         self.verify_committed()?;
         self.check(true)?;
         self.shrink("delete without room", true)?;
+        if self.random.chance(400) {
+            self.sync_without_room()?;
+        }
         self.simulation().set_capacity_bytes(u64::MAX);
         self.shrink("delete with room again", false)
     }
@@ -51,9 +54,9 @@ impl Episode<'_> {
     /// A commit that may have no room for what it writes.
     fn commit_without_room(&mut self, transaction: WriteTransaction, staged: State) -> Result<(), Halt> {
         let own = transaction.id();
-        let outcome = match transaction.commit() {
-            Ok(id) => {
-                self.accept(own, id, staged)?;
+        let outcome = match self.commit_any(transaction) {
+            Ok(committed) => {
+                self.accept(own, committed, staged)?;
                 "committed"
             }
             Err(CommitError::Aborted(error)) if error.is_out_of_space() => "aborted",
@@ -69,11 +72,11 @@ impl Episode<'_> {
     pub(super) fn shrink(&mut self, operation: &'static str, may_fail: bool) -> Result<(), Halt> {
         let mut staged = self.committed.clone();
         let Some(name) = self.present_name(&staged) else { return Ok(()) };
-        let transaction = self.db().begin_write()?;
+        let transaction = self.begin_any()?;
         let own = transaction.id();
         match self.delete_some(&transaction, &mut staged, &name) {
-            Ok(()) => match transaction.commit() {
-                Ok(id) => self.accept(own, id, staged)?,
+            Ok(()) => match self.commit_any(transaction) {
+                Ok(committed) => self.accept(own, committed, staged)?,
                 Err(CommitError::Aborted(error)) if may_fail && error.is_out_of_space() => {}
                 Err(CommitError::Poisoned) if may_fail => {}
                 Err(error) => return Err(error.into()),
@@ -131,7 +134,7 @@ impl Episode<'_> {
             return self.failing_read();
         }
         let mut staged = self.committed.clone();
-        let transaction = self.db().begin_write()?;
+        let transaction = self.begin_any()?;
         let mut plan = self.plan();
         let early = self.random.chance(500);
         let growing = self.growing;
@@ -149,7 +152,7 @@ impl Episode<'_> {
                 if !early {
                     self.arm(14);
                 }
-                transaction.commit()
+                self.commit_any(transaction)
             }
             Err(Halt::Failed(_)) => {
                 self.counts.add("failing disk", "aborted");
@@ -159,8 +162,8 @@ impl Episode<'_> {
             Err(halt) => return Err(halt),
         };
         match outcome {
-            Ok(id) => {
-                self.accept(own, id, staged)?;
+            Ok(committed) => {
+                self.accept(own, committed, staged)?;
                 self.counts.add("failing disk", "committed");
                 self.recover(None)
             }
@@ -195,7 +198,7 @@ impl Episode<'_> {
 
     /// Readers go on; then the database is reopened if it writes no more, and shows `doubtful` or what it showed.
     pub(super) fn recover(&mut self, doubtful: Option<State>) -> Result<(), Halt> {
-        self.simulation().clear_faults();
+        let is_simulated = self.disk.simulation().inspect(|disk| disk.clear_faults()).is_some();
         self.verify_committed()?;
         self.read_held()?;
         match self.db().begin_write() {
@@ -207,7 +210,7 @@ impl Episode<'_> {
             Err(error) => return Err(error.into()),
         }
         self.end_readers()?;
-        let outcome = match self.random.below(4) {
+        let outcome = match self.random.below(if is_simulated { 4 } else { 2 }) {
             0 => {
                 drop(self.take_db());
                 "after a failure and dropping"
@@ -228,18 +231,9 @@ impl Episode<'_> {
                 "after a failure and a power cut"
             }
         };
-        let before = self.last_id;
         self.torn = true;
         self.open_again(outcome)?;
-        if let Some(state) = doubtful {
-            let is_kept = self.last_id > before;
-            self.counts.add("commit in doubt", if is_kept { "was kept" } else { "was lost" });
-            if is_kept {
-                self.committed = state;
-            }
-        } else {
-            ensure!(self.last_id == before, "version {} came from nowhere", self.last_id);
-        }
+        self.settle(doubtful)?;
         self.verify_committed()?;
         self.check(true)
     }
@@ -248,14 +242,14 @@ impl Episode<'_> {
     fn failing_read(&mut self) -> Result<(), Halt> {
         let mut staged = self.committed.clone();
         let plan = self.plan();
-        let transaction = self.db().begin_write()?;
+        let transaction = self.begin_any()?;
         let read = self.simulation().next_read() + self.random.below(8) as u64;
         self.simulation().inject(Fault::FailRead { read });
         let own = transaction.id();
         let outcome = match self.run(&transaction, &mut staged, plan) {
-            Ok(()) => match transaction.commit() {
-                Ok(id) => {
-                    self.accept(own, id, staged)?;
+            Ok(()) => match self.commit_any(transaction) {
+                Ok(committed) => {
+                    self.accept(own, committed, staged)?;
                     "committed"
                 }
                 Err(CommitError::Aborted(error)) if matches!(*error, StorageError::Io(_)) => "aborted",

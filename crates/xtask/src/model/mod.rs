@@ -10,6 +10,7 @@ mod disk;
 mod episode;
 mod faults;
 mod halt;
+mod level;
 mod readers;
 mod rows;
 mod transaction;
@@ -101,12 +102,23 @@ mod tests {
     #[test]
     fn store_and_model_agree_on_twenty_thousand_operations() {
         let mut counts = Counts::default();
-        run_all(20_000, 7, &mut counts).expect("store and model agree");
+        run_all(20_000, 9, &mut counts).expect("store and model agree");
         for (operation, outcome) in [
             ("transaction", "panicked between operations"),
             ("transaction", "panicked inside of an operation"),
             ("transaction", "aborted"),
             ("open", "after a power cut"),
+            ("commit", "immediate"),
+            ("commit", "buffered"),
+            ("commit", "none"),
+            ("commit_async", "immediate"),
+            ("commit_async", "buffered"),
+            ("commit_async", "none"),
+            ("sync", "all was promised"),
+            ("sync", "some was not"),
+            ("try_begin_write", "another runs"),
+            ("commits that nothing promised", "all kept"),
+            ("commits that nothing promised", "all lost"),
             ("full disk", "aborted"),
             ("failing disk", "commit in doubt"),
             ("check_integrity", "exact, some pending"),

@@ -7,7 +7,7 @@ use super::disk::Planned;
 use super::episode::Episode;
 use super::halt::{Halt, ensure};
 use super::typed::{self, Writable};
-use cowslip::{TableError, TableHandle, TransactionId, WriteTransaction};
+use cowslip::{TableError, TableHandle, WriteTransaction};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Names of tables; the last is one of many bytes.
@@ -65,7 +65,7 @@ impl Episode<'_> {
         let end = ends[self.random.weighted(&[560, 70, 50, 180, 80, 70])];
         let mut plan = self.plan();
         let mut staged = self.committed.clone();
-        let transaction = self.db().begin_write()?;
+        let transaction = self.begin_any()?;
         // Where the file could not grow before, beginning may have written a checkpoint.
         let operation = self.disk.simulation().map(|disk| disk.next_operation());
         match end {
@@ -83,6 +83,9 @@ impl Episode<'_> {
             _ => {}
         }
         self.run(&transaction, &mut staged, plan).map_err(unexpected)?;
+        if self.random.chance(150) {
+            self.refuse_second()?;
+        }
         match end {
             End::Commit => self.commit(transaction, staged)?,
             End::Abort => {
@@ -90,7 +93,7 @@ impl Episode<'_> {
                 self.counts.add("transaction", "aborted");
             }
             End::Unchanged => {
-                let id = transaction.commit()?.get();
+                let id = self.commit_any(transaction)?.id.get();
                 ensure!(id == self.last_id, "an unchanged transaction committed {id} above {}", self.last_id);
                 let after = self.disk.simulation().map(|disk| disk.next_operation());
                 ensure!(after == operation, "an unchanged transaction wrote to the disk");
@@ -107,25 +110,9 @@ impl Episode<'_> {
 
     fn commit(&mut self, transaction: WriteTransaction, staged: State) -> Result<(), Halt> {
         let own = transaction.id();
-        let id = transaction.commit()?;
-        self.accept(own, id, staged)?;
+        let committed = self.commit_any(transaction)?;
+        self.accept(own, committed, staged)?;
         self.counts.add("transaction", "committed");
-        Ok(())
-    }
-
-    /// Takes over what a commit made durable.
-    pub(super) fn accept(&mut self, own: TransactionId, id: TransactionId, staged: State) -> Result<(), Halt> {
-        let (own, id) = (own.get(), id.get());
-        if id == self.last_id {
-            ensure!(staged == self.committed, "a transaction that changed rows committed nothing");
-        } else {
-            ensure!(id == own && id > self.last_id, "committed {id}, announced {own}, before {}", self.last_id);
-            self.torn = false;
-        }
-        let seen = self.db().begin_read()?.id().get();
-        ensure!(seen == id, "readers see {seen} after the commit of {id}");
-        self.last_id = id;
-        self.committed = staged;
         Ok(())
     }
 
@@ -148,7 +135,11 @@ impl Episode<'_> {
                 ended.map_err(unexpected)?;
                 self.counts.add("transaction", "dropped");
             }
-            Err(thrown) if thrown.is::<Planned>() => self.counts.add("transaction", outcome),
+            Err(thrown) if thrown.is::<Planned>() => {
+                self.counts.add("transaction", outcome);
+                // A storage that panicked may be used no more.
+                return self.recover(None).map_err(unexpected);
+            }
             Err(thrown) => resume_unwind(thrown),
         }
         self.check(true)
