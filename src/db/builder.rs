@@ -53,6 +53,7 @@ pub struct Builder {
     log_bytes_max: u64,
     durability: Durability,
     sync_delay_max: Duration,
+    checkpoint_lag_commits: Option<u32>,
 }
 
 impl Default for Builder {
@@ -76,6 +77,7 @@ impl Builder {
             log_bytes_max: LOG_BYTES_MAX_DEFAULT,
             durability: Durability::Immediate,
             sync_delay_max: SYNC_DELAY_MAX_DEFAULT,
+            checkpoint_lag_commits: None,
         }
     }
 
@@ -142,6 +144,14 @@ impl Builder {
     #[must_use]
     pub fn test_identity(mut self, identity: [u8; 16]) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// Checkpoints that would be written by a thread are written by the commit that comes so many later.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn test_checkpoint_lag(mut self, commits: u32) -> Self {
+        self.checkpoint_lag_commits = Some(commits.max(1));
         self
     }
 
@@ -247,6 +257,7 @@ impl Builder {
             log_bytes_max: self.log_bytes_max,
             durability: self.durability,
             sync_delay_max: self.sync_delay_max,
+            checkpoint_lag_commits: self.checkpoint_lag_commits,
         };
         let core = Core::new(opened, options);
         core.replay()?;

@@ -15,7 +15,7 @@ pub(crate) const BLOCK_BYTES: usize = 4096;
 pub(crate) const MAGIC: [u8; 12] = *b"cowslip\x1a\x0a\xa9\x0d\x0a";
 
 /// The only format version that this release reads and writes.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 
 /// Bytes that [`Format`] takes in block 0 and, repeated, in each slot.
 pub(crate) const FORMAT_BYTES: usize = 128;

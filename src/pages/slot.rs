@@ -36,7 +36,7 @@ impl Blob {
     }
 }
 
-/// The run that holds the redo log from a slot on, and the random number that tells its records from older bytes.
+/// The run that holds the redo log, and the random number that tells its records from older bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogSegment {
     pub(crate) page: PageId,
@@ -44,23 +44,47 @@ pub(crate) struct LogSegment {
     pub(crate) nonce: [u8; 16],
 }
 
-impl LogSegment {
-    fn encode(log: Option<Self>, out: &mut Encoder) {
-        match log {
-            Some(log) => out.page(log.page).u64(u64::from(log.units)).bytes(&log.nonce).zeros(16),
-            None => out.zeros(8 + 8 + 32),
+/// The place in the redo log from which on records are newer than a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogStart {
+    pub(crate) segment: LogSegment,
+    /// Of the segment, where the first group stands unless it had no room there.
+    pub(crate) unit: u32,
+    /// Of the first group.
+    pub(crate) sequence: u64,
+    /// Of the group before it.
+    pub(crate) chain: [u8; 16],
+}
+
+impl LogStart {
+    /// Bytes that it takes in a slot.
+    const BYTES: usize = 64;
+
+    fn encode(start: Option<Self>, out: &mut Encoder) {
+        match start {
+            Some(Self { segment, unit, sequence, chain }) => {
+                out.page(segment.page).u64(u64::from(segment.units)).bytes(&segment.nonce);
+                out.u64(u64::from(unit)).u64(sequence).bytes(&chain)
+            }
+            None => out.zeros(Self::BYTES),
         };
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Option<Self>, DecodeError> {
-        let (page, units) = (input.page()?, input.u64()?);
-        let (nonce, reserved): ([u8; 16], [u8; 16]) = (input.array()?, input.array()?);
-        if page.is_none() && units == 0 && nonce == [0; 16] && reserved == [0; 16] {
+        let bytes: [u8; Self::BYTES] = input.array()?;
+        if bytes == [0; Self::BYTES] {
             return Ok(None);
         }
-        match u32::try_from(units) {
-            Ok(units @ 2..) if !page.is_none() && reserved == [0; 16] => Ok(Some(Self { page, units, nonce })),
-            _ => Err(DecodeError::new(format!("impossible segment of {units} units for the redo log at page {page}"))),
+        let mut input = Decoder::new(&bytes);
+        let (page, units, nonce) = (input.page()?, input.u64()?, input.array()?);
+        let (unit, sequence, chain) = (input.u64()?, input.u64()?, input.array()?);
+        match (u32::try_from(units), u32::try_from(unit)) {
+            (Ok(units @ 2..), Ok(unit)) if !page.is_none() && (1..=units).contains(&unit) && sequence > 0 => {
+                Ok(Some(Self { segment: LogSegment { page, units, nonce }, unit, sequence, chain }))
+            }
+            _ => Err(DecodeError::new(format!(
+                "impossible redo log of {units} units at page {page}, from unit {unit} and group {sequence} on"
+            ))),
         }
     }
 }
@@ -78,7 +102,7 @@ pub(crate) struct Slot {
     pub(crate) forward: TreeRoot,
     pub(crate) region_table: Blob,
     /// Where the commits since the slot are recorded.
-    pub(crate) log: Option<LogSegment>,
+    pub(crate) log: Option<LogStart>,
     /// Every run that the slot reaches lies below this many units; a shorter file is truncated, a longer one valid.
     pub(crate) reach_units: u64,
     pub(crate) application_id: u32,
@@ -126,7 +150,7 @@ pub(crate) fn encode(slot: &Slot, format: &Format) -> [u8; BLOCK_BYTES] {
     for _ in 0..3 {
         Blob::NONE.encode(&mut out);
     }
-    LogSegment::encode(slot.log, &mut out);
+    LogStart::encode(slot.log, &mut out);
     out.u64(slot.reach_units).u32(slot.application_id).u32(slot.user_version);
     assert!(out.len() <= FORMAT_OFFSET, "the slot has outgrown its block");
     let mut block = [0; BLOCK_BYTES];
@@ -192,7 +216,7 @@ fn decode_fields(bytes: &[u8]) -> Result<Slot, DecodeError> {
             return Err(DecodeError::new(format!("the slot names {what}, which this version does not have")));
         }
     }
-    let log = LogSegment::decode(&mut input)?;
+    let log = LogStart::decode(&mut input)?;
     let reach_units = input.u64()?;
     let (application_id, user_version) = (input.u32()?, input.u32()?);
     if lineage != (0, 0) || generation == 0 {
@@ -231,7 +255,12 @@ mod tests {
             data: TreeRoot { page: PageId::new(40).unwrap(), digest: Digest([1; 32]), rows: 5, height: 2 },
             forward: TreeRoot::EMPTY,
             region_table: Blob { page: PageId::new(44).unwrap(), len_bytes: 32, digest: Digest([2; 32]) },
-            log: Some(LogSegment { page: PageId::new(48).unwrap(), units: 16, nonce: [6; 16] }),
+            log: Some(LogStart {
+                segment: LogSegment { page: PageId::new(48).unwrap(), units: 16, nonce: [6; 16] },
+                unit: 3,
+                sequence: 9,
+                chain: [7; 16],
+            }),
             reach_units: 50,
             application_id: 1,
             user_version: 2,

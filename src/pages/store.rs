@@ -84,6 +84,8 @@ pub(crate) struct PageStore {
     poisoned: AtomicBool,
     /// The file could not grow the last time it was asked to.
     full: AtomicBool,
+    /// The same, until it grew again.
+    cramped: AtomicBool,
     /// Nothing may be written: the file grows in memory alone.
     silent: AtomicBool,
     session: Mutex<Session>,
@@ -117,6 +119,7 @@ impl PageStore {
             end_units: AtomicU64::new(end_units),
             poisoned: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            cramped: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             // A file that already asks for recovery needs no second mark.
             session: Mutex::new(Session { god, marked_open: god.recovery_required }),

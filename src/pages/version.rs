@@ -75,12 +75,52 @@ impl Pins {
 
     /// Every version that some pin holds, the published one included, ascending.
     pub(crate) fn held(&self) -> Vec<TransactionId> {
-        let state = self.state.lock();
-        let mut held: Vec<_> = state.counts.keys().copied().collect();
-        if let Err(place) = held.binary_search(&state.published.id) {
-            held.insert(place, state.published.id);
+        self.state.lock().held()
+    }
+
+    /// Pins every version that some pin holds, and the published one.
+    pub(crate) fn pin_held(self: &Arc<Self>) -> PinSet {
+        let mut state = self.state.lock();
+        let versions = state.held();
+        for version in &versions {
+            *state.counts.entry(*version).or_insert(0) += 1;
+        }
+        PinSet { pins: Arc::clone(self), versions }
+    }
+}
+
+/// Keeps every version that was held when it was made.
+#[derive(Debug)]
+pub(crate) struct PinSet {
+    pins: Arc<Pins>,
+    versions: Vec<TransactionId>,
+}
+
+impl Drop for PinSet {
+    fn drop(&mut self) {
+        let mut state = self.pins.state.lock();
+        for version in &self.versions {
+            state.unpin(*version);
+        }
+    }
+}
+
+impl PinState {
+    fn held(&self) -> Vec<TransactionId> {
+        let mut held: Vec<_> = self.counts.keys().copied().collect();
+        if let Err(place) = held.binary_search(&self.published.id) {
+            held.insert(place, self.published.id);
         }
         held
+    }
+
+    fn unpin(&mut self, version: TransactionId) {
+        if let Some(count) = self.counts.get_mut(&version) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&version);
+            }
+        }
     }
 }
 
@@ -99,13 +139,7 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let mut state = self.pins.state.lock();
-        if let Some(count) = state.counts.get_mut(&self.version.id) {
-            *count -= 1;
-            if *count == 0 {
-                state.counts.remove(&self.version.id);
-            }
-        }
+        self.pins.state.lock().unpin(self.version.id);
     }
 }
 
@@ -137,6 +171,19 @@ mod tests {
         pins.publish(version(2));
         drop(queued);
         assert_eq!(pins.held(), [TransactionId::new(2)]);
+    }
+
+    #[test]
+    fn r1_a_set_of_pins_keeps_what_others_let_go_of() {
+        let pins = Pins::new(version(1));
+        let old = pins.pin_published();
+        pins.publish(version(2));
+        let set = pins.pin_held();
+        drop(old);
+        pins.publish(version(3));
+        assert_eq!(pins.held(), [1, 2, 3].map(TransactionId::new));
+        drop(set);
+        assert_eq!(pins.held(), [TransactionId::new(3)]);
     }
 
     #[test]

@@ -5,16 +5,17 @@
 //! Layer 5 (txn). Rules: design.md, "Commit".
 
 use super::core::{Core, Durable};
-use super::log::{self, LogRoom, LogWriter, SizeWish};
+use super::log::{self, LogWriter, SizeWish};
 use crate::base::checksum;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{PageId, Run};
 use crate::base::sync::Arc;
 use crate::pages::allocator::Frozen;
 use crate::pages::behind::Sealed;
-use crate::pages::slot::{self, Blob, LogSegment, Slot};
+use crate::pages::slot::{self, Blob, LogSegment, LogStart, Slot};
+use crate::pages::store::PageStore;
 use crate::pages::unwritten::Content;
-use crate::pages::version::Version;
+use crate::pages::version::{PinSet, Version};
 use crate::pages::writer::{Dead, PageWriter};
 
 /// What becomes of the redo log with a new slot.
@@ -24,13 +25,21 @@ pub(super) enum LogAfter {
     None,
     /// It stays if it holds nothing; otherwise there is a new one, unless there was none.
     Kept,
+    /// It goes on while the slot is written, so it stays where it is.
+    Continued,
     /// There is one with room for records of so many bytes.
     Begun { record_bytes: usize },
 }
 
+/// Where the file cannot grow, this share of it must be free before a log is begun.
+const FREE_SHARE_FOR_LOG: u64 = 8;
+
+/// Pages of a checkpoint are written so many at once.
+const PAGES_AT_ONCE: usize = 512;
+
 /// Everything that a checkpoint is about to write.
+#[derive(Debug)]
 pub(super) struct Prepared {
-    version: Version,
     /// Pages of the transaction that is being committed.
     sealed: Vec<Sealed>,
     /// Pages of earlier ones, of which the log told until now.
@@ -43,6 +52,12 @@ pub(super) struct Prepared {
     /// A new segment, to be written as it is before its first record.
     segment: Option<LogSegment>,
     reserve: Option<Run>,
+    /// Which of the two slots is written.
+    index: u8,
+    /// What keeps pages in place while others go on.
+    pins: Option<PinSet>,
+    /// Changes of rows that the log tells before the new slot.
+    changes: u64,
 }
 
 /// Settles what the new slot names: runs of its own first, then the bitmaps, which count them.
@@ -63,8 +78,9 @@ pub(super) fn prepare(
     let generation = old.generation.checked_add(1);
     let generation = generation.ok_or_else(|| StorageError::corrupted("the counter of generations overflows"))?;
     let (log, run, reserve) = take_places(core, durable, writer, generation, log_after)?;
-    let old_log = old.log.filter(|old| log.as_ref().is_none_or(|log| log.segment() != *old));
-    replaced.extend(old_log.as_ref().map(log::run));
+    let segment = |start: LogStart| start.segment;
+    let (old_segment, new_segment) = (old.log.map(segment), log.as_ref().map(LogWriter::start).map(segment));
+    replaced.extend(old_segment.filter(|_| old_segment != new_segment).as_ref().map(log::run));
     replaced.iter().try_for_each(|run| writer.retire(*run))?;
     let mut space = core.space.lock();
     let frozen = space.freeze();
@@ -78,15 +94,15 @@ pub(super) fn prepare(
         data: version.data,
         forward: version.forward,
         region_table,
-        log: log.as_ref().map(LogWriter::segment),
+        log: log.as_ref().map(LogWriter::start),
         reach_units: space.image_end(&*core.store)?,
         ..old
     };
     drop(space);
-    let is_new = slot.log != old.log;
-    let segment = slot.log.filter(|_| is_new);
+    let segment = new_segment.filter(|_| old_segment != new_segment);
     let unwritten = core.store.unwritten().pages();
-    Ok(Prepared { version, sealed, unwritten, frozen, slot, log, segment, reserve, replaced })
+    let (index, pins, changes) = (1 - durable.index, None, core.queue.log().map_or(0, |log| log.changes()));
+    Ok(Prepared { sealed, unwritten, frozen, slot, log, segment, reserve, replaced, index, pins, changes })
 }
 
 /// Finds places for what the slot names beside the trees: a log, the region table, and where there is a log a run that
@@ -99,7 +115,8 @@ fn take_places(
     log_after: LogAfter,
 ) -> Result<(Option<LogWriter>, Run, Option<Run>)> {
     let log = next_log(core, durable, writer, generation, log_after)?;
-    let is_new = log.as_ref().is_some_and(|log| Some(log.segment()) != durable.slot.log);
+    let old_segment = durable.slot.log.map(|start| start.segment);
+    let is_new = log.as_ref().is_some_and(|log| Some(log.room().segment()) != old_segment);
     // The table comes last: whatever else makes the file grow may make it longer.
     let reserve = match &log {
         Some(_) => take_reserve(core, durable, writer),
@@ -111,7 +128,7 @@ fn take_places(
         (Ok((table, reserve)), log) => Ok((log, table, reserve)),
         // There may be room for all the rest: without a log small commits are slow, and that is all.
         (Err(error), Some(log)) if error.is_out_of_space() && is_new => {
-            writer.free(log::run(&log.segment()), writer.birth())?;
+            writer.free(log::run(&log.room().segment()), writer.birth())?;
             Ok((None, allocate_table(core, writer)?, taken))
         }
         (Err(error), _) => Err(error),
@@ -129,7 +146,7 @@ fn take_reserve(core: &Core, durable: &Durable, writer: &PageWriter) -> Result<O
     }
 }
 
-/// The log that goes on from the new slot.
+/// The log that goes on from the new slot: the one before, unless it was too short or keeps the file long.
 fn next_log(
     core: &Core,
     durable: &Durable,
@@ -137,62 +154,50 @@ fn next_log(
     generation: u64,
     log_after: LogAfter,
 ) -> Result<Option<LogWriter>> {
-    let (layout, old) = (core.store.layout(), core.queue.log());
+    let (layout, old) = (core.store.layout(), core.queue.writer());
     let (is_wanted, record_bytes) = match log_after {
         LogAfter::None => (false, 0),
         LogAfter::Kept => (old.is_some(), 0),
+        LogAfter::Continued => return Ok(old),
         LogAfter::Begun { record_bytes } => (true, record_bytes),
     };
-    let unit_bytes = layout.unit_bytes();
+    if !is_wanted || (old.is_none() && !has_room_for_log(core)) {
+        return Ok(None);
+    }
     // Drawn for one segment alone, as far as the session's random number is.
     let nonce_for =
         |run: Run| checksum::wide(&[&core.session, &generation.to_le_bytes(), &run.page.get().to_le_bytes()]);
-    let has_room = |log: &LogRoom| log.is_empty() && log.has_room(record_bytes);
-    if let Some(empty) = old.as_ref().filter(|log| is_wanted && has_room(log)) {
-        return keep_low(durable, writer, empty, &nonce_for).map(Some);
-    }
-    if !is_wanted {
-        return Ok(None);
-    }
-    let last_units = old.map_or(0, |log| {
-        let was_short = record_bytes > 0 && !log.has_room(record_bytes);
-        if was_short { log.segment().units } else { log.units_used() }
-    });
+    let begun = |run: Run| {
+        let segment = LogSegment { page: run.page, units: run.units, nonce: nonce_for(run) };
+        LogWriter::new(segment, layout.unit_bytes())
+    };
+    let was_short = core.queue.log().is_some_and(|log| record_bytes > 0 && !log.has_room(record_bytes));
     let wish = SizeWish {
-        last_units,
-        record_bytes: record_bytes as u64,
+        last_units: old.as_ref().map_or(0, |old| old.room().segment().units),
+        record_bytes: if was_short || old.is_none() { record_bytes as u64 } else { 0 },
         file_units: core.store.end_units(),
         bytes_max: core.log_bytes_max,
     };
     let units = log::segment_units(layout, &wish);
     // Where it may not be longer, the next one would be no better.
-    if let Some(empty) = old.as_ref().filter(|log| log.is_empty() && log.segment().units >= units) {
-        return keep_low(durable, writer, empty, &nonce_for).map(Some);
+    if let Some(old) = old.filter(|old| old.room().segment().units >= units) {
+        let segment = old.room().segment();
+        let is_high = log::run(&segment).end() >= durable.slot.reach_units;
+        let lower = if is_high { writer.allocate_below(segment.units, segment.page.get())? } else { None };
+        return Ok(Some(lower.map_or(old, begun)));
     }
-    let run = match writer.allocate(units) {
-        Ok(run) => run,
+    match writer.allocate(units) {
+        Ok(run) => Ok(Some(begun(run))),
         // There may be room for all the rest: without a log small commits are slow, and that is all.
-        Err(error) if error.is_out_of_space() => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let segment = LogSegment { page: run.page, units: run.units, nonce: nonce_for(run) };
-    Ok(Some(LogWriter::new(segment, unit_bytes)))
+        Err(error) if error.is_out_of_space() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-/// A log without records goes on where it is, unless it is all that keeps the file long and finds a lower place.
-fn keep_low(
-    durable: &Durable,
-    writer: &PageWriter,
-    empty: &LogRoom,
-    nonce_for: &dyn Fn(Run) -> [u8; 16],
-) -> Result<LogWriter> {
-    let mut segment = empty.segment();
-    if log::run(&segment).end() >= durable.slot.reach_units
-        && let Some(run) = writer.allocate_below(segment.units, segment.page.get())?
-    {
-        segment = LogSegment { page: run.page, units: run.units, nonce: nonce_for(run) };
-    }
-    Ok(LogWriter::new(segment, writer.layout().unit_bytes()))
+/// Whether a log would leave enough to those who may need it more: on a full device removals come first.
+fn has_room_for_log(core: &Core) -> bool {
+    let end = core.store.end_units();
+    !core.store.is_cramped() || end - core.space.lock().count_allocated().min(end) > end / FREE_SHARE_FOR_LOG
 }
 
 /// A run for the region table. Growing the file for it may add a region and with it an entry.
@@ -207,38 +212,44 @@ fn allocate_table(core: &Core, writer: &PageWriter) -> Result<Run> {
     }
 }
 
-/// First phase: writes everything that the slot names, in the order of addresses, and makes it durable.
-pub(super) fn write(core: &Core, prepared: &Prepared) -> Result<()> {
+/// First phase: writes everything that the slot names, in the order of addresses, and makes it durable. `writers` says by how
+/// many threads at most, again and again.
+pub(super) fn write(store: &PageStore, prepared: &Prepared, writers: &dyn Fn() -> usize) -> Result<()> {
     let mut pages: Vec<_> = prepared.sealed.iter().map(|sealed| (sealed.page, &sealed.bytes[..])).collect();
     pages.extend(prepared.unwritten.iter().map(|(page, content)| (*page, content.bytes())));
     pages.extend(prepared.frozen.bitmaps.iter().map(|(run, bytes)| (run.page, &bytes[..])));
-    let blank = prepared.segment.map(|segment| log::blank(&segment, core.store.layout()));
+    let blank = prepared.segment.map(|segment| log::blank(&segment, store.layout()));
     pages.extend(blank.iter().flat_map(|blank| blank.pages()));
     pages.push((prepared.slot.region_table.page, &prepared.frozen.table));
-    core.store.write_pages(&mut pages)?;
-    core.store.sync()
+    pages.sort_unstable_by_key(|(page, _)| *page);
+    for pages in pages.chunks(PAGES_AT_ONCE) {
+        store.write_sorted(pages, writers())?;
+    }
+    store.sync()
 }
 
 /// Second phase: the slot that is not in use and the god byte, durable together. This is the commit point.
-pub(super) fn flip(core: &Core, durable: &Durable, prepared: &Prepared) -> Result<()> {
-    core.store.flip(1 - durable.index, &slot::encode(&prepared.slot, core.store.format()))
+pub(super) fn flip(store: &PageStore, prepared: &Prepared) -> Result<()> {
+    store.flip(prepared.index, &slot::encode(&prepared.slot, store.format()))
 }
 
-/// Takes over what is durable now, and closes the bracket of the space. The caller publishes the version.
-pub(super) fn conclude(core: &Core, durable: &mut Durable, prepared: Prepared) {
+/// Takes over what is durable now, and closes the bracket of the space if it was frozen in it. The caller publishes the
+/// version.
+pub(super) fn conclude(core: &Core, durable: &mut Durable, mut prepared: Prepared) {
     core.store.install_sealed(&prepared.sealed);
     core.store.unwritten().written(&prepared.unwritten);
     core.space.lock().commit();
-    core.release(prepared.replaced);
-    let unused = durable.reserve.filter(|run| prepared.reserve != Some(*run));
-    core.release(unused.into_iter().collect());
+    durable.unneeded.append(&mut prepared.replaced);
+    durable.unneeded.extend(durable.reserve.filter(|run| prepared.reserve != Some(*run)));
     durable.reserve = prepared.reserve;
     durable.other_reach_units = durable.slot.reach_units;
     durable.slot = prepared.slot;
-    durable.index = 1 - durable.index;
-    durable.head = prepared.version;
-    durable.is_log_cut = false;
-    core.queue.set_log(prepared.log);
+    durable.index = prepared.index;
+    match (&prepared.pins, prepared.slot.log) {
+        (None, _) => core.queue.set_log(prepared.log),
+        (Some(_), Some(start)) => core.queue.let_go_before(&start, prepared.changes),
+        (Some(_), None) => {}
+    }
 }
 
 impl Core {
@@ -247,7 +258,41 @@ impl Core {
         let needed = durable.needed(&self.pins);
         let mut free = durable.reclaim.settle(dead, &needed);
         free.extend(durable.reclaim.sweep(&needed));
+        free.append(&mut durable.unneeded);
         self.release(free);
+    }
+
+    /// Begins a checkpoint of the newest version, which goes on beside the transactions that follow. The space is in no
+    /// transaction's bracket.
+    pub(super) fn begin_checkpoint(&self, durable: &mut Durable) -> Result<()> {
+        self.queue.drain()?;
+        let version = durable.head;
+        let pins = self.pins.pin_held();
+        self.space.lock().begin();
+        let writer =
+            PageWriter::new(Arc::clone(&self.store), Arc::clone(&self.space), self.pins.pin(version), version.id);
+        let prepared = prepare(self, durable, &writer, version, Vec::new(), LogAfter::Continued);
+        let mut prepared = prepared.inspect_err(|_| writer.rollback())?;
+        self.space.lock().publish();
+        prepared.pins = Some(pins);
+        self.checkpointer.begin(prepared);
+        Ok(())
+    }
+
+    /// Takes over a checkpoint that ended beside the transactions.
+    pub(super) fn take_over_checkpoint(&self, durable: &mut Durable) {
+        let Some(done) = self.checkpointer.take_done() else { return };
+        match (done.outcome, done.prepared) {
+            (Ok(()), Some(prepared)) => conclude(self, durable, *prepared),
+            (Ok(()), None) => unreachable!("what succeeded is there"),
+            (Err(error), _) => ::log::error!("a checkpoint failed: {error}"),
+        }
+    }
+
+    /// Waits for a checkpoint that goes on beside the transactions.
+    pub(super) fn finish_checkpoint(&self, durable: &mut Durable) {
+        self.checkpointer.await_end();
+        self.take_over_checkpoint(durable);
     }
 
     /// Where the file could not grow: a checkpoint without a log gives back what the log and only the last one keep. The
@@ -268,6 +313,7 @@ impl Core {
     /// writer's turn is taken and no transaction runs, or nobody else uses the database.
     pub(super) fn checkpoint(&self, durable: &mut Durable, log_after: LogAfter) -> Result<()> {
         self.queue.drain()?;
+        self.finish_checkpoint(durable);
         let reserve = durable.reserve.take();
         self.release(reserve.into_iter().collect());
         let version = durable.head;
@@ -275,8 +321,8 @@ impl Core {
         self.space.lock().begin();
         let writer = PageWriter::new(Arc::clone(&self.store), Arc::clone(&self.space), base, version.id);
         let done = prepare(self, durable, &writer, version, Vec::new(), log_after).and_then(|prepared| {
-            write(self, &prepared)?;
-            flip(self, durable, &prepared)?;
+            write(&self.store, &prepared, &|| usize::MAX)?;
+            flip(&self.store, &prepared)?;
             Ok(prepared)
         });
         let prepared = done.inspect_err(|_| writer.rollback())?;

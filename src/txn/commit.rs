@@ -27,7 +27,7 @@ use std::time::Duration;
 const RECORD_GAIN_MIN: usize = 4;
 
 /// A replay may have to make so many changes of rows, and to read a leaf for each.
-const REPLAY_CHANGES_MAX: u64 = 1 << 14;
+pub(super) const REPLAY_CHANGES_MAX: u64 = 1 << 14;
 
 /// A transaction that is complete and ready to be written.
 struct Change {
@@ -227,7 +227,7 @@ impl WriteTransaction {
             .queue
             .log()
             .is_some_and(|log| log.has_room(body.len()) && log.changes() + changes <= REPLAY_CHANGES_MAX);
-        if has_room && fits_memory && !durable.is_log_cut {
+        if has_room && fits_memory && !durable.is_log_cut() {
             Way::Record(QueuedRecord { body, changes })
         } else {
             Way::Slot(LogAfter::Begun { record_bytes: body.len() })
@@ -254,10 +254,11 @@ fn commit_by_slot(
 ) -> Result<(), CommitError> {
     let prepared = checkpoint::prepare(core, durable, &bracket.writer, version, sealed, log_after);
     let prepared = prepared.map_err(aborted)?;
-    checkpoint::write(core, &prepared).map_err(in_doubt)?;
-    checkpoint::flip(core, durable, &prepared).map_err(in_doubt)?;
+    checkpoint::write(&core.store, &prepared, &|| usize::MAX).map_err(in_doubt)?;
+    checkpoint::flip(&core.store, &prepared).map_err(in_doubt)?;
     checkpoint::conclude(core, durable, prepared);
     bracket.concluded = true;
+    durable.head = version;
     core.queue.publish(version);
     let dead = bracket.writer.take_dead();
     // The writer pins the version it began on; its turn goes on in the caller's lock on `durable`.
@@ -275,6 +276,7 @@ impl Ready {
             Way::Slot(log_after) => {
                 // What this one builds on has to be durable before it is.
                 core.queue.drain().map_err(aborted)?;
+                core.finish_checkpoint(&mut durable);
                 commit_by_slot(core, &mut durable, bracket, sealed, version, log_after)?;
                 core.trim(&mut durable);
                 return Ok(());
@@ -286,7 +288,9 @@ impl Ready {
         core.space.lock().publish();
         bracket.concluded = true;
         durable.head = version;
-        durable.is_log_cut |= record.is_none();
+        if record.is_none() {
+            durable.unrecorded = version.id;
+        }
         let is_hidden = durability == Durability::Immediate && record.is_some();
         // A record that nobody waits for becomes durable all the same.
         let delay = if is_hidden { outcome.as_ref().map(|_| Duration::ZERO) } else { Some(core.sync_delay_max) };
@@ -296,6 +300,8 @@ impl Ready {
         // The writer pins the version that it began on. The next one waits for the lock on `durable`.
         drop(bracket);
         core.settle(&mut durable, dead);
+        core.checkpointer.step();
+        core.checkpoint_if_due(&mut durable);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: there is at most one writer; everything that only the writer changes is behind its turn.
 //! Layer 5 (txn). Lock order: the writer's turn, then `durable`, then the space, then the pins.
 
+use super::background::Checkpointer;
 use super::checkpoint::LogAfter;
 use super::durability::Durability;
 use super::error::TransactionError;
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) durable: Mutex<Durable>,
     /// Commits that wait to be durable; `Durable::head` is the last of them, if any.
     pub(crate) queue: Arc<CommitQueue>,
+    pub(super) checkpointer: Arc<Checkpointer>,
     pub(crate) notes: Vec<OpenNote>,
     pub(crate) read_only: bool,
     /// Random number of this session.
@@ -55,8 +57,10 @@ pub(crate) struct Core {
 pub(crate) struct Durable {
     /// The version that was committed last. Readers see it once the queue has published it.
     pub(crate) head: Version,
-    /// Something was published that no record tells of: rule R12 lets nothing be recorded behind it.
-    pub(crate) is_log_cut: bool,
+    /// The newest version that no record tells of.
+    pub(crate) unrecorded: TransactionId,
+    /// Runs that only an older slot named, to be released between transactions.
+    pub(crate) unneeded: Vec<Run>,
     /// Room for what the next checkpoint has to write, so that a full device does not keep it from giving space back.
     pub(crate) reserve: Option<Run>,
     /// The slot that was written last, and its index.
@@ -80,6 +84,11 @@ pub(crate) struct Opened {
 }
 
 impl Durable {
+    /// Whether something was published since the slot that no record tells of: rule R12 lets nothing be recorded behind it.
+    pub(crate) fn is_log_cut(&self) -> bool {
+        self.unrecorded > self.slot.transaction
+    }
+
     /// Every version whose pages are needed, ascending: what is pinned, and what the slot names.
     pub(crate) fn needed(&self, pins: &Pins) -> Vec<TransactionId> {
         let mut needed = pins.held();
@@ -99,6 +108,8 @@ pub(crate) struct CoreOptions {
     pub(crate) log_bytes_max: u64,
     pub(crate) durability: Durability,
     pub(crate) sync_delay_max: Duration,
+    /// Checkpoints beside the transactions are made by the commit that comes so many later, not by a thread.
+    pub(crate) checkpoint_lag_commits: Option<u32>,
 }
 
 /// Ids that a session may give to transactions beyond the last durable one.
@@ -110,6 +121,7 @@ impl Core {
         let is_recovered = AtomicBool::new(opened.durable.slot.log.is_none());
         let (store, pins) = (Arc::new(opened.store), Pins::new(published));
         Arc::new(Self {
+            checkpointer: Checkpointer::new(Arc::clone(&store), options.checkpoint_lag_commits),
             queue: CommitQueue::new(Arc::clone(&store), Arc::clone(&pins)),
             store,
             space: Arc::new(opened.space),
@@ -209,13 +221,13 @@ impl Core {
         if self.store.is_poisoned() {
             return Err(StorageError::Poisoned);
         }
-        if self.is_read_only() || !self.durable.lock().is_log_cut {
+        if self.is_read_only() || !self.durable.lock().is_log_cut() {
             return Ok(());
         }
         let _turn = TurnGuard::take(Arc::clone(self));
         let mut durable = self.durable.lock();
         // Somebody else may have done it meanwhile.
-        if durable.is_log_cut { self.checkpoint(&mut durable, LogAfter::Kept) } else { Ok(()) }
+        if durable.is_log_cut() { self.checkpoint(&mut durable, LogAfter::Kept) } else { Ok(()) }
     }
 
     /// Gives back what readers held that are gone by now. The writer's turn is taken and no transaction runs.

@@ -4,6 +4,7 @@
 //! need is handed out again.
 //! Layer 5 (txn). Rules: design.md, "Commit", "Reclamation", "Opening".
 
+mod background;
 mod checkpoint;
 mod commit;
 pub(crate) mod compact;

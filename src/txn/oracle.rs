@@ -84,6 +84,7 @@ impl Core {
         let _turn = if self.read_only { None } else { Some(TurnGuard::take(Arc::clone(self))) };
         let mut durable = self.durable.lock();
         if !self.read_only {
+            self.finish_checkpoint(&mut durable);
             self.sweep(&mut durable);
         }
         // What waits to be durable is allocated as well.
@@ -120,7 +121,7 @@ impl Core {
             reach.add(Run::new(table.page, units))?;
         }
         if let Some(log) = durable.slot.log {
-            reach.add(Run::new(log.page, log.units))?;
+            reach.add(Run::new(log.segment.page, log.segment.units))?;
         }
         if let Some(reserve) = durable.reserve {
             reach.add(reserve)?;

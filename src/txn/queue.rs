@@ -11,6 +11,7 @@ use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::pages::account::Charge;
+use crate::pages::slot::LogStart;
 use crate::pages::store::PageStore;
 use crate::pages::version::{Pin, Pins, Version};
 use std::collections::VecDeque;
@@ -64,6 +65,8 @@ struct Waiting {
 struct State {
     /// Where the slot names a log.
     log: Option<LogRoom>,
+    /// Changes of rows in what was appended, as far as a replay may have to make them.
+    appended_changes: u64,
     /// The same log, while nobody writes.
     writer: Option<LogWriter>,
     waiting: VecDeque<Waiting>,
@@ -145,9 +148,13 @@ impl State {
     fn take_group(&mut self) -> Vec<QueuedRecord> {
         let mut group = Vec::new();
         let mut body_bytes = 0;
+        let room = self.writer.as_ref().map(LogWriter::room);
         for waiting in &mut self.waiting {
             let len = waiting.commit.record.as_ref().map_or(0, |record| record.body.len());
-            if body_bytes + len > BODY_BYTES_MAX {
+            // A group goes to the begin of the ring only if its first record had to.
+            let wraps = |first: &QueuedRecord| room.is_some_and(|room| !room.fits_at_head(first.body.len()));
+            let fits = room.is_none_or(|room| room.fits_at_head(body_bytes + len));
+            if body_bytes + len > BODY_BYTES_MAX || !(fits || group.first().is_none_or(wraps)) {
                 break;
             }
             body_bytes += len;
@@ -168,8 +175,8 @@ impl State {
             }
         }
         // Groups take less room than their records would have taken each for itself.
-        if let Some(writer) = &self.writer {
-            let mut room = writer.room();
+        if let (Some(writer), Some(kept)) = (&self.writer, self.log) {
+            let mut room = writer.room().needed_from(&kept, self.appended_changes);
             for record in self.waiting.iter().filter_map(|waiting| waiting.commit.record.as_ref()) {
                 room.reserve(record.body.len(), record.changes);
             }
@@ -235,6 +242,7 @@ impl CommitQueue {
     pub(super) fn new(store: Arc<PageStore>, pins: Arc<Pins>) -> Arc<Self> {
         let state = State {
             log: None,
+            appended_changes: 0,
             writer: None,
             waiting: VecDeque::new(),
             in_flight: 0,
@@ -255,12 +263,29 @@ impl CommitQueue {
         self.state.lock().log
     }
 
+    /// The log as it goes on from here, where there is one. The queue is empty.
+    pub(super) fn writer(&self) -> Option<LogWriter> {
+        let state = self.state.lock();
+        assert!(state.waiting.is_empty(), "a slot is written when nothing waits");
+        state.writer.clone()
+    }
+
     /// Takes over the log of a new slot. The queue is empty.
     pub(super) fn set_log(&self, writer: Option<LogWriter>) {
         let mut state = self.state.lock();
         assert!(state.waiting.is_empty(), "a slot is written when nothing waits");
         state.log = writer.as_ref().map(LogWriter::room);
+        state.appended_changes = 0;
         state.writer = writer;
+    }
+
+    /// A slot is durable that needs nothing of the log before this place, so many changes of rows.
+    pub(super) fn let_go_before(&self, start: &LogStart, changes: u64) {
+        let mut state = self.state.lock();
+        state.appended_changes -= changes;
+        if let Some(log) = &mut state.log {
+            log.let_go_before(start.unit, changes);
+        }
     }
 
     /// Shows a version that a slot has made durable. The queue is empty.
@@ -351,6 +376,7 @@ impl CommitQueue {
     fn lead<'q>(&'q self, mut state: MutexGuard<'q, State>, told: Wake) -> MutexGuard<'q, State> {
         let group = state.take_group();
         let mut writer = state.writer.take();
+        let changes: u64 = group.iter().map(|record| record.changes).sum();
         drop(state);
         let panicking = Panicking(self);
         let outcome = match writer.as_mut().filter(|_| !group.is_empty()) {
@@ -362,7 +388,10 @@ impl CommitQueue {
         let mut state = self.state.lock();
         state.writer = writer;
         match outcome {
-            Ok(()) => state.conclude_group(&self.pins),
+            Ok(()) => {
+                state.appended_changes += changes;
+                state.conclude_group(&self.pins);
+            }
             Err(error) => state.fail(error),
         }
         self.changed.notify_all();
@@ -435,11 +464,10 @@ fn wake(mut state: MutexGuard<'_, State>) {
 
 fn write(writer: &mut LogWriter, store: &PageStore, group: Vec<QueuedRecord>) -> Result<()> {
     let count = u32::try_from(group.len()).expect("a group holds few records");
-    let changes = group.iter().map(|record| record.changes).sum();
     let mut bodies = group.into_iter().map(|record| record.body);
     let mut body = bodies.next().unwrap_or_default();
     bodies.for_each(|more| body.extend_from_slice(&more));
-    writer.append(store, &body, count, changes)
+    writer.append(store, &body, count)
 }
 
 #[cfg(test)]

@@ -188,8 +188,16 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
         data: slot.data,
         forward: slot.forward,
     };
-    let durable =
-        Durable { head, is_log_cut: false, reserve: None, slot, index: selection.index, other_reach_units, reclaim };
+    let durable = Durable {
+        head,
+        unrecorded: slot.transaction,
+        unneeded: Vec::new(),
+        reserve: None,
+        slot,
+        index: selection.index,
+        other_reach_units,
+        reclaim,
+    };
     let header_damaged = selection.god.is_none();
     let (notes, is_unclean) = (selection.notes, recovery_required);
     Ok(Opened { store, space: Mutex::new(allocator), durable, notes, header_damaged, is_unclean })

@@ -33,6 +33,7 @@ fn open(disk: &SimDisk, create: bool, read_only: bool) -> Result<Arc<Core>, Data
         log_bytes_max: 1 << 20,
         durability: Durability::Immediate,
         sync_delay_max: Duration::from_millis(50),
+        checkpoint_lag_commits: None,
     };
     Ok(Core::new(opened, options))
 }

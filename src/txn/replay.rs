@@ -15,7 +15,7 @@ use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::btree::redo::take_change;
 use crate::pages::select::OpenNote;
-use crate::pages::slot::LogSegment;
+use crate::pages::slot::LogStart;
 
 /// What a replay has to do.
 struct Work {
@@ -33,8 +33,8 @@ impl Core {
     }
 
     fn apply_log(self: &Arc<Self>) -> Result<(), DatabaseError> {
-        let Some(segment) = self.durable.lock().slot.log else { return Ok(()) };
-        let work = self.verify_log(segment)?;
+        let Some(start) = self.durable.lock().slot.log else { return Ok(()) };
+        let work = self.verify_log(start)?;
         let Some(last) = work.last else { return Ok(()) };
         log::warn!("opening: {} commits are recovered from the log, the last is {}", work.records, last.id);
         let turn = TurnGuard::take(Arc::clone(self));
@@ -42,7 +42,7 @@ impl Core {
         transaction.commit_time_micros = Some(last.commit_time_micros);
         transaction.without_log = true;
         let slot = self.served();
-        LogReader::open(&self.store, segment)?.replay(&slot, |record| apply(&transaction, record))?;
+        LogReader::open(&self.store, start)?.replay(&slot, |record| apply(&transaction, record))?;
         transaction.commit_unchanged = true;
         match transaction.commit() {
             Ok(_) => Ok(()),
@@ -57,10 +57,10 @@ impl Core {
     }
 
     /// Reads the whole log and finds what it ends with.
-    fn verify_log(&self, segment: LogSegment) -> Result<Work> {
+    fn verify_log(&self, start: LogStart) -> Result<Work> {
         let slot = self.served();
         let mut work = Work { last: None, records: 0 };
-        LogReader::open(&self.store, segment)?.replay(&slot, |record| {
+        LogReader::open(&self.store, start)?.replay(&slot, |record| {
             let mut record = record.clone();
             while let Some(table) = record.next_table()? {
                 let mut changes = Decoder::new(table.changes);

@@ -43,6 +43,7 @@ impl Core {
 
     /// Cuts the whole free tail. The writer's turn is taken, or nobody uses the database any more.
     pub(crate) fn cut_tail(&self, durable: &mut Durable) -> Result<()> {
+        self.finish_checkpoint(durable);
         self.sweep(durable);
         let floor = self.cut_floor(durable)?;
         if floor < self.store.end_units() { self.cut(floor) } else { Ok(()) }
@@ -66,10 +67,11 @@ impl Core {
         let may_write = self.is_recovered.load(Ordering::Acquire) && !self.is_read_only();
         let mut durable = self.durable.lock();
         if self.store.is_poisoned() {
-            return self.queue.check_shown(durable.is_log_cut);
+            return self.queue.check_shown(durable.is_log_cut());
         }
         if may_write {
             self.queue.drain()?;
+            self.finish_checkpoint(&mut durable);
         }
         if may_write && (self.store.is_marked_open() || durable.head.id != durable.slot.transaction) {
             self.let_log_go(&mut durable)?;
@@ -83,6 +85,7 @@ impl Core {
 impl Drop for Core {
     fn drop(&mut self) {
         self.queue.end();
+        self.checkpointer.end();
         if let Err(error) = self.shut_down() {
             log::error!("closing the database failed, the next opening recovers it: {error}");
         }

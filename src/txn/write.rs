@@ -110,7 +110,9 @@ impl WriteTransaction {
     /// Begins a transaction whose id is known.
     pub(super) fn begin_as(turn: TurnGuard, id: TransactionId) -> Result<Self, TransactionError> {
         let core = Arc::clone(turn.core());
+        core.slow_down();
         let mut durable = core.durable.lock();
+        core.take_over_checkpoint(&mut durable);
         core.sweep(&mut durable);
         core.relieve(&mut durable);
         let base = core.pins.pin(durable.head);

@@ -228,7 +228,7 @@ fn opening_agrees_with_the_crate_on_forged_formats() {
 #[test]
 fn another_version_or_feature_is_foreign_and_a_compatible_one_is_read() {
     let bytes = sample(2, true);
-    for (offset, byte) in [(0, 1), (0, 3), (24, 1), (31, 0x80)] {
+    for (offset, byte) in [(0, 1), (0, 2), (0, 4), (24, 1), (31, 0x80)] {
         for (block, fields) in [(0, 16), (1, 3936), (2, 3936)] {
             let mut bytes = bytes.clone();
             forge(&mut bytes, block, fields + offset, byte);

@@ -18,12 +18,16 @@ const REMOVED: u32 = u32::MAX;
 /// Stored keys and values of a table.
 pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Bytes 368..416 of a slot, where they name a log.
+/// Bytes 368..432 of a slot, where they name a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogReference {
     pub(crate) page: u64,
     pub(crate) units: usize,
     pub(crate) nonce: [u8; 16],
+    /// Where the first group stands, unless that is the second unit.
+    pub(crate) unit: usize,
+    pub(crate) sequence: u64,
+    pub(crate) chain: [u8; 16],
 }
 
 impl LogReference {
@@ -35,8 +39,10 @@ impl LogReference {
         let (page, units) = (u64_at(bytes, 0)?, u64_at(bytes, 8)?);
         require(page != 0 && page < 1 << 48, "a log without a page, or with bits above its number")?;
         require((2..1 << 32).contains(&units), "a log of an impossible length")?;
-        require(all_zero(part(bytes, 32, 16)?), "reserved bytes of a log's reference are not zero")?;
-        Ok(Some(Self { page, units: size(units)?, nonce: array(bytes, 16)? }))
+        let (unit, sequence) = (u64_at(bytes, 32)?, u64_at(bytes, 40)?);
+        require((1..=units).contains(&unit) && sequence > 0, "a log begins at an impossible place")?;
+        let (nonce, chain) = (array(bytes, 16)?, array(bytes, 48)?);
+        Ok(Some(Self { page, units: size(units)?, nonce, unit: size(unit)?, sequence, chain }))
     }
 }
 
@@ -172,11 +178,17 @@ impl Log {
         require(segment.starts_with(&first), "the log does not begin as the slot says")?;
         require(segment[32..64] == digest(&first), "the digest of a log's first unit does not match")?;
         let mut log = Self { records: Vec::new(), groups: Vec::new(), covered: Vec::new() };
-        let (mut at, mut sequence, mut chain, mut last) = (unit_bytes, 1, reference.nonce, slot.transaction);
-        while let Some(group) = Group::at(segment, at, &reference.nonce)? {
-            if group.sequence != sequence || group.chain != sum(&[&chain, &group.own]) {
-                break;
+        let (mut next, mut last) = (reference.unit * unit_bytes, slot.transaction);
+        let (mut sequence, mut chain) = (reference.sequence, reference.chain);
+        loop {
+            let mut found = None;
+            for at in [next, unit_bytes] {
+                let group = Group::at(segment, at, &reference.nonce)?;
+                let follows =
+                    |group: &Group<'_>| group.sequence == sequence && group.chain == sum(&[&chain, &group.own]);
+                found = found.or(group.filter(follows).map(|group| (at, group)));
             }
+            let Some((at, group)) = found else { break };
             let mut body = group.body;
             for _ in 0..group.records {
                 let record = Record::take(&mut body)?;
@@ -189,12 +201,12 @@ impl Log {
             }
             require(body.is_empty(), "bytes follow the records of a group")?;
             log.groups.push(at..at + group.length());
-            at += group.length().next_multiple_of(unit_bytes);
+            next = at + group.length().next_multiple_of(unit_bytes);
             chain = group.chain;
             sequence += 1;
         }
         let mut claimed_bytes = 0;
-        for later in (at..segment.len()).step_by(unit_bytes) {
+        for later in (unit_bytes..segment.len()).step_by(unit_bytes) {
             let rest = &segment[later..];
             if Group::may_begin(rest, &reference.nonce) && u64_at(rest, 16)? >= sequence {
                 let length = size(u32_at(rest, 24)?)?;

@@ -4,7 +4,7 @@
 
 use super::blocks::{BLOCK_BYTES, Note, Opened};
 use super::bytes::{corrupted, digest, u32_at};
-use super::log::{GROUP_HEADER_BYTES, sum};
+use super::log::{GROUP_HEADER_BYTES, LogReference, sum};
 use super::replay::{State, Workbench, assert_crate_agrees, assert_reader_agrees, in_memory, own_state};
 use cowslip::{Builder, Database};
 use std::ops::Range;
@@ -17,7 +17,7 @@ struct Sample {
     /// Where the log stands in the file.
     segment: Range<usize>,
     unit_bytes: usize,
-    nonce: [u8; 16],
+    reference: LogReference,
     /// Where the groups stand in the file, without their padding.
     groups: Vec<Range<usize>>,
 }
@@ -63,7 +63,7 @@ impl Sample {
         let start = usize::try_from(reference.page).unwrap() * unit_bytes;
         let groups = log.unwrap().groups.iter().map(|group| start + group.start..start + group.end).collect();
         let segment = start..start + reference.units * unit_bytes;
-        Self { builder: bench.builder.clone(), bytes, states, segment, unit_bytes, nonce: reference.nonce, groups }
+        Self { builder: bench.builder.clone(), bytes, states, segment, unit_bytes, reference, groups }
     }
 
     fn last(&self) -> Range<usize> {
@@ -77,12 +77,12 @@ impl Sample {
 
     /// Gives all groups the sums that their bytes ask for.
     fn reseal(&mut self) {
-        let mut chain = self.nonce;
+        let (nonce, mut chain) = (self.reference.nonce, self.reference.chain);
         for group in &self.groups {
             let length = usize::try_from(u32_at(&self.bytes, group.start + 24).unwrap()).unwrap();
             let body_start = group.start + GROUP_HEADER_BYTES;
             let Some(body) = self.bytes[..self.segment.end].get(body_start..body_start + length) else { return };
-            let own = sum(&[&self.nonce, &self.bytes[group.start..group.start + 32], body]);
+            let own = sum(&[&nonce, &self.bytes[group.start..group.start + 32], body]);
             chain = sum(&[&chain, &own]);
             self.bytes[group.start + 32..group.start + 48].copy_from_slice(&own);
             self.bytes[group.start + 48..group.start + 64].copy_from_slice(&chain);
@@ -161,7 +161,8 @@ fn a_lost_group_is_damage_only_if_a_later_one_knew_it_durable() {
     for builder in builders() {
         let mut sample = Sample::new(builder, 2);
         let (first, last) = (sample.groups[0].clone(), sample.last());
-        for (durable_through, expected) in [(0_u64, Some(0)), (1, None), (2, None)] {
+        let before = sample.reference.sequence - 1;
+        for (durable_through, expected) in [(before, Some(0)), (before + 1, None), (before + 2, None)] {
             sample.bytes[last.start + 16..last.start + 24].copy_from_slice(&durable_through.to_le_bytes());
             sample.reseal();
             let mut bytes = sample.bytes.clone();
@@ -214,7 +215,7 @@ fn groups_of_an_earlier_segment_mean_nothing() {
             let state = bench.state();
             if Opened::new(bench.copy()).unwrap().log.is_some_and(|log| log.groups.len() == 1) {
                 let sample = Sample::of(&bench, vec![State::new(), state]);
-                if sample.nonce != old.nonce {
+                if sample.reference.nonce != old.reference.nonce {
                     break sample;
                 }
             }
@@ -275,7 +276,7 @@ fn references_to_a_log_with_forged_bytes_are_judged_as_by_the_crate() {
     for builder in builders() {
         let sample = Sample::new(builder, 2);
         let slot = newest_slot(&sample.bytes);
-        for offset in 368..416 {
+        for offset in 368..432 {
             for bit in 0..8 {
                 let mut bytes = sample.bytes.clone();
                 bytes[BLOCK_BYTES * (1 + slot) + offset] ^= 1 << bit;
@@ -284,7 +285,13 @@ fn references_to_a_log_with_forged_bytes_are_judged_as_by_the_crate() {
             }
         }
         let mut bytes = sample.bytes.clone();
-        for (range, what) in [(368..376, "a page"), (376..384, "a length"), (384..400, "a nonce")] {
+        for (range, what) in [
+            (368..376, "a page"),
+            (376..384, "a length"),
+            (384..400, "a nonce"),
+            (400..408, "a place"),
+            (408..416, "a sequence"),
+        ] {
             bytes.copy_from_slice(&sample.bytes);
             bytes[BLOCK_BYTES * (1 + slot)..][range].fill(0);
             seal_slot(&mut bytes, slot);
@@ -298,7 +305,7 @@ fn the_log_belongs_to_the_space_of_the_slot_that_names_it() {
     for builder in builders() {
         let mut sample = Sample::new(builder, 2);
         let slot = newest_slot(&sample.bytes);
-        sample.bytes[BLOCK_BYTES * (1 + slot)..][368..416].fill(0);
+        sample.bytes[BLOCK_BYTES * (1 + slot)..][368..432].fill(0);
         seal_slot(&mut sample.bytes, slot);
         let leak = own_state(&sample.bytes).map(|_| ());
         assert_eq!(leak, corrupted("a unit is allocated and not reached"));
@@ -369,11 +376,11 @@ fn with_key_of(sample: &Sample, key_bytes: usize) -> Vec<u8> {
     let ids = [slot.transaction + 1, slot.transaction, slot.commit_time_micros + 1].map(u64::to_le_bytes).concat();
     let record = [&[1, 0, 0, 0][..], &le(40 + part.len()), &ids, &le(1), &le(0), &part].concat();
     let place = [1, 0].map(u64::to_le_bytes).concat();
-    let header = [&b"cwlg"[..], &sample.nonce[..4], &place, &le(record.len()), &le(1)].concat();
-    let own = sum(&[&sample.nonce, &header, &record]);
-    let group = [&header[..], &own, &sum(&[&sample.nonce, &own]), &record].concat();
+    let header = [&b"cwlg"[..], &sample.reference.nonce[..4], &place, &le(record.len()), &le(1)].concat();
+    let own = sum(&[&sample.reference.nonce, &header, &record]);
+    let group = [&header[..], &own, &sum(&[&sample.reference.nonce, &own]), &record].concat();
     let units = 1 + group.len().div_ceil(sample.unit_bytes);
-    let first = [&b"cowlog\x01\0"[..], &(units as u64).to_le_bytes(), &sample.nonce].concat();
+    let first = [&b"cowlog\x01\0"[..], &(units as u64).to_le_bytes(), &sample.reference.nonce].concat();
     let mut bytes = sample.bytes.clone();
     bytes.resize(bytes.len().next_multiple_of(sample.unit_bytes), 0);
     let start = bytes.len();
@@ -382,9 +389,11 @@ fn with_key_of(sample: &Sample, key_bytes: usize) -> Vec<u8> {
     bytes.extend(group);
     bytes.resize(start + units * sample.unit_bytes, 0);
     let newest = newest_slot(&sample.bytes);
-    let reference = &mut bytes[BLOCK_BYTES * (1 + newest)..][368..384];
+    let reference = &mut bytes[BLOCK_BYTES * (1 + newest)..][368..432];
     reference[..8].copy_from_slice(&((start / sample.unit_bytes) as u64).to_le_bytes());
-    reference[8..].copy_from_slice(&(units as u64).to_le_bytes());
+    reference[8..16].copy_from_slice(&(units as u64).to_le_bytes());
+    reference[32..48].copy_from_slice(&[1, 1].map(u64::to_le_bytes).concat());
+    reference[48..].copy_from_slice(&sample.reference.nonce);
     seal_slot(&mut bytes, newest);
     bytes
 }

@@ -41,8 +41,8 @@ fn geometry_of_a_test_is_refused_by_ordinary_opening() {
 fn pitfall_51_every_truncation_is_a_typed_error_that_changes_nothing() {
     let (disk, _) = closed_tiny();
     let image = disk.image();
-    // Both slots carry what they reach at byte 416; a file that holds that much of the newer one is whole.
-    let reach = usize::try_from(u64::from_le_bytes(image[8192 + 416..8192 + 424].try_into().unwrap())).unwrap();
+    // Both slots carry what they reach at byte 432; a file that holds that much of the newer one is whole.
+    let reach = usize::try_from(u64::from_le_bytes(image[8192 + 432..8192 + 440].try_into().unwrap())).unwrap();
     assert!(reach <= image.len() / 512 && reach + 4 > image.len() / 512, "{reach}");
     for len in 0..reach * 512 {
         if len > 13_000 && len % 37 > 1 {

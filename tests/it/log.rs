@@ -42,14 +42,20 @@ pub(crate) fn segment(image: &[u8]) -> Option<Segment> {
     (page > 0).then(|| Segment { bytes: page * UNIT..(page + units) * UNIT, nonce: image[at + 16..at + 32].to_vec() })
 }
 
-/// Where the groups of a segment begin and how long they are without padding, as their headers say.
+/// Where the groups of the newest slot's log begin and how long they are without padding, as their headers say.
 pub(crate) fn groups(image: &[u8], segment: &Segment) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    let mut at = segment.bytes.start + UNIT;
-    while at < segment.bytes.end && image[at..at + 4] == *b"cwlg" {
+    let first = segment.bytes.start + UNIT;
+    let start = newest_slot(image) + SLOT_LOG + 32;
+    let (mut next, mut sequence) = (segment.bytes.start + UNIT * usize_at(image, start), u64_at(image, start + 8));
+    let is_at = |at: usize, sequence| {
+        at < segment.bytes.end && image[at..at + 4] == *b"cwlg" && u64_at(image, at + 8) == sequence
+    };
+    while let Some(at) = [next, first].into_iter().find(|at| is_at(*at, sequence)) {
         let len = GROUP_HEADER + u32::from_le_bytes(image[at + 24..at + 28].try_into().unwrap()) as usize;
         found.push(at..at + len);
-        at += len.next_multiple_of(UNIT);
+        next = at + len.next_multiple_of(UNIT);
+        sequence += 1;
     }
     found
 }
@@ -210,7 +216,7 @@ fn r3_pages_of_the_checkpointed_version_stay_while_only_the_log_tells_what_follo
 
 #[test]
 fn r6_a_direct_commit_leaves_nothing_to_a_log_that_is_lost() {
-    let (disk, db, mut model) = logging(&tiny(), 0..60, 40);
+    let (disk, db, mut model) = logging(&tiny(), 0..160, 40);
     let mut counts = [0; 4];
     for round in 0..24 {
         let count = usize::try_from(round % 4).unwrap();
@@ -230,48 +236,55 @@ fn r6_a_direct_commit_leaves_nothing_to_a_log_that_is_lost() {
 }
 
 #[test]
-fn r11_each_slot_after_a_used_log_names_another_segment_and_all_records_go_there() {
-    let (disk, db, mut model) = logging(&tiny(), 0..60, 40);
+fn r11_records_go_on_behind_each_slot_and_never_over_what_it_needs() {
+    let (disk, db, mut model) = logging(&tiny().log_bytes_max(8 << 10), 0..60, 40);
     let mut now = segment(&disk.image()).unwrap();
-    let (mut nonces, mut kept, mut end) = (vec![now.nonce.clone()], 0, now.bytes.start + UNIT);
-    for round in 0..120_u64 {
+    let (mut next, mut needed) = (now.bytes.start + UNIT, Vec::<Range<usize>>::new());
+    let (mut rounds, mut segments, mut slots) = (0, 1, 0);
+    for round in 0..400_u64 {
         let from = disk.next_operation();
         if round % 9 < 2 {
             put_by_slot(&db, 3..4, round, 30);
             model.insert(3, value(3, round, 30));
         } else {
-            set(&db, &mut model, round % 50..round % 50 + 1, round, 30);
+            set(&db, &mut model, round % 50..round % 50 + 1 + round % 3, round, 30);
         }
-        let after = segment(&disk.image()).unwrap();
         for kind in asked(&disk, from) {
             if let OperationKind::Write { offset, len, mode: WriteMode::Forced } = kind {
-                assert_eq!((after.clone(), offset), (now.clone(), end as u64), "records follow each other");
-                end += usize::try_from(len).unwrap();
-                assert!(end <= now.bytes.end);
+                let (at, len) = (usize::try_from(offset).unwrap(), usize::try_from(len).unwrap());
+                rounds += usize::from(at < next);
+                let begin = now.bytes.start + UNIT;
+                assert!(at == next || (at == begin && next + len > now.bytes.end), "{at} follows {next}");
+                assert!(
+                    at + len <= now.bytes.end && needed.iter().all(|group| group.end <= at || at + len <= group.start)
+                );
+                needed.push(at..at + len);
+                next = at + len;
             }
         }
-        if is_logged(&disk, from) {
-            continue;
+        let image = disk.image();
+        let after = segment(&image).unwrap();
+        if !is_logged(&disk, from) {
+            slots += 1;
+            needed.clear();
+            let start = usize_at(&image, newest_slot(&image) + SLOT_LOG + 32) * UNIT;
+            if after == now {
+                assert_eq!(now.bytes.start + start, next, "the log goes on behind the last record");
+            } else {
+                segments += 1;
+                assert!(after.nonce != now.nonce, "a segment has a number of its own");
+                assert!(after.bytes.end <= now.bytes.start || now.bytes.end <= after.bytes.start);
+                let blank = &image[after.bytes.start + UNIT..after.bytes.end];
+                assert!(blank.iter().all(|byte| *byte == 0), "a segment is blank before its first record");
+                (now, next) = (after, 0);
+                next += now.bytes.start + UNIT;
+            }
         }
-        if end == now.bytes.start + UNIT {
-            // One that is the end of the file may give way to one further down.
-            assert!(after == now || after.bytes.end <= now.bytes.start, "a log without records serves again");
-            assert!(after == now || after.nonce != now.nonce);
-            kept += usize::from(after == now);
-        } else {
-            assert!(
-                after.bytes.end <= now.bytes.start || now.bytes.end <= after.bytes.start,
-                "{after:?} after {now:?}"
-            );
-            assert!(!nonces.contains(&after.nonce));
-            nonces.push(after.nonce.clone());
+        if round % 20 == 0 {
+            assert_eq!(found_in(&cut(&disk).image()), model);
         }
-        let blank = &disk.image()[after.bytes.start + UNIT..after.bytes.end];
-        assert!(blank.iter().all(|byte| *byte == 0), "a segment is blank before its first record");
-        now = after;
-        end = now.bytes.start + UNIT;
     }
-    assert!(kept > 5 && nonces.len() > 20, "{kept} kept, {} segments", nonces.len());
+    assert!(rounds > 5 && slots > 80 && segments < 10, "{rounds} rounds, {slots} slots, {segments} segments");
 }
 
 /// Commits of both kinds, each of which stores its number. Returns the disk, where each commit was acknowledged, and

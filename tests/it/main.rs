@@ -10,6 +10,8 @@ mod budget;
 #[cfg(test)]
 mod bulk;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod compact;
 #[cfg(test)]
 mod crashes;

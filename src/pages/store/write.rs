@@ -22,17 +22,22 @@ const SPANS_PER_WRITER_MIN: usize = 32;
 
 impl PageStore {
     /// How many threads that write make writing faster.
-    pub(in crate::pages) fn writes_at_once(&self) -> usize {
+    pub(crate) fn writes_at_once(&self) -> usize {
         self.storage.writes_at_once()
     }
 
     /// Writes pages, adjacent ones together, in no order: nothing may name them before all are durable. Sorts `pages` by
     /// address.
     pub(crate) fn write_pages(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
-        self.mark_open()?;
         pages.sort_unstable_by_key(|(page, _)| *page);
+        self.write_sorted(pages, usize::MAX)
+    }
+
+    /// As [`write_pages`](Self::write_pages) for pages in the order of their addresses, by no more threads than asked for.
+    pub(crate) fn write_sorted(&self, pages: &[(PageId, &[u8])], writers_max: usize) -> Result<()> {
+        self.mark_open()?;
         let spans = self.spans(pages);
-        let writers = (spans.len() / SPANS_PER_WRITER_MIN).min(self.storage.writes_at_once()).max(1);
+        let writers = (spans.len() / SPANS_PER_WRITER_MIN).min(self.storage.writes_at_once()).clamp(1, writers_max);
         let write = |spans: &[Range<usize>]| spans.iter().try_for_each(|span| self.write_span(&pages[span.clone()]));
         let (mine, others) = spans.split_at(spans.len().div_ceil(writers));
         std::thread::scope(|scope| {
@@ -134,6 +139,11 @@ impl PageStore {
         self.full.load(Ordering::Acquire)
     }
 
+    /// Whether the file has not grown since it could not.
+    pub(crate) fn is_cramped(&self) -> bool {
+        self.cramped.load(Ordering::Acquire)
+    }
+
     /// Space was given back: whether there is enough is to be found out again.
     pub(crate) fn forget_full(&self) {
         self.full.store(false, Ordering::Release);
@@ -190,11 +200,13 @@ impl PageStore {
         match self.storage.preallocate(wanted_bytes) {
             Ok(()) => {
                 self.full.store(false, Ordering::Release);
+                self.cramped.store(false, Ordering::Release);
                 self.end_units.fetch_max(end_units, Ordering::AcqRel);
                 Ok(())
             }
             Err(source) if is_space(&source) => {
                 self.full.store(true, Ordering::Release);
+                self.cramped.store(true, Ordering::Release);
                 Err(StorageError::OutOfSpace { wanted_bytes, source })
             }
             Err(source) => {

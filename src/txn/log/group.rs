@@ -97,8 +97,13 @@ impl Header {
         own_sum(nonce, &self.summed, body) == self.own
     }
 
-    /// How the chain goes on behind this group, if it follows what came before.
-    pub(super) fn follow(&self, before: &[u8; CHAIN_BYTES]) -> Option<[u8; CHAIN_BYTES]> {
-        (chained(before, &self.own) == self.chain).then_some(self.chain)
+    /// Whether the group follows what came before.
+    pub(super) fn follows(&self, before: &[u8; CHAIN_BYTES]) -> bool {
+        chained(before, &self.own) == self.chain
+    }
+
+    /// What the next group follows.
+    pub(super) fn chain(&self) -> [u8; CHAIN_BYTES] {
+        self.chain
     }
 }

@@ -6,11 +6,12 @@
 
 use super::group::{CHAIN_BYTES, HEADER_BYTES, Header};
 use super::record::Record;
+use super::room::{FIRST_UNIT, group_units};
 use super::segment;
 use crate::base::codec::Decoder;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
-use crate::pages::slot::LogSegment;
+use crate::pages::slot::{LogSegment, LogStart};
 use crate::pages::store::PageStore;
 
 /// So much of the segment is read at once.
@@ -27,19 +28,21 @@ pub(crate) struct Served {
     pub(crate) is_older: bool,
 }
 
-/// Goes through the groups of one segment.
+/// Goes through the groups of a log.
 pub(crate) struct LogReader<'s> {
     store: &'s PageStore,
+    start: LogStart,
     segment: LogSegment,
     window: Vec<u8>,
     window_start: u64,
 }
 
 impl<'s> LogReader<'s> {
-    /// Takes a segment that a slot names; refuses one that does not begin as it was made.
-    pub(crate) fn open(store: &'s PageStore, segment: LogSegment) -> Result<Self> {
+    /// Takes a log that a slot names; refuses one whose segment does not begin as it was made.
+    pub(crate) fn open(store: &'s PageStore, start: LogStart) -> Result<Self> {
+        let segment = start.segment;
         store.check_inside(segment::run(&segment))?;
-        let mut reader = Self { store, segment, window: Vec::new(), window_start: 0 };
+        let mut reader = Self { store, start, segment, window: Vec::new(), window_start: 0 };
         let unit_bytes = reader.unit_bytes();
         segment::check_first_unit(&segment, reader.bytes(0, unit_bytes)?)?;
         Ok(reader)
@@ -50,7 +53,11 @@ impl<'s> LogReader<'s> {
     }
 
     fn end_bytes(&self) -> u64 {
-        u64::from(self.segment.units) * self.unit_bytes()
+        self.bytes_before(self.segment.units)
+    }
+
+    fn bytes_before(&self, unit: u32) -> u64 {
+        u64::from(unit) * self.unit_bytes()
     }
 
     /// Bytes of the segment, which must lie in it.
@@ -81,15 +88,27 @@ impl<'s> LogReader<'s> {
         Ok(header.is_whole(&nonce, body).then_some((header, body)))
     }
 
+    /// The unit at which the group with this sequence stands, if it is there and follows what came before.
+    fn find(&mut self, unit: u32, sequence: u64, chain: &[u8; CHAIN_BYTES]) -> Result<Option<(u32, Header)>> {
+        // It stands at the begin where it did not fit before the end.
+        for unit in [unit, FIRST_UNIT] {
+            let group = self.group(self.bytes_before(unit))?;
+            let Some((header, _)) = group.filter(|(header, _)| header.place.sequence == sequence) else { continue };
+            if header.follows(chain) {
+                return Ok(Some((unit, header)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Shows every record, in order, to `apply`.
     pub(crate) fn replay(&mut self, slot: &Served, mut apply: impl FnMut(&Record<'_>) -> Result<()>) -> Result<()> {
-        let page = self.segment.page;
-        let mut chain: [u8; CHAIN_BYTES] = self.segment.nonce;
-        let (mut at, mut sequence, mut last) = (self.unit_bytes(), 1, slot.transaction);
-        loop {
-            let unit_bytes = self.unit_bytes();
-            let Some((header, body)) = self.group(at)? else { break };
-            let Some(next) = header.follow(&chain).filter(|_| header.place.sequence == sequence) else { break };
+        let (page, unit_bytes) = (self.segment.page, self.store.layout().unit_bytes());
+        let LogStart { unit: mut next_unit, mut sequence, mut chain, .. } = self.start;
+        let mut last = slot.transaction;
+        while let Some((unit, header)) = self.find(next_unit, sequence, &chain)? {
+            let len = HEADER_BYTES as u64 + u64::from(header.body_bytes);
+            let body = &self.bytes(self.bytes_before(unit), len)?[HEADER_BYTES..];
             let mut input = Decoder::new(body);
             for _ in 0..header.records {
                 let record = Record::take(&mut input)?;
@@ -106,16 +125,16 @@ impl<'s> LogReader<'s> {
                 apply(&record)?;
             }
             input.finish()?;
-            at += (HEADER_BYTES as u64 + u64::from(header.body_bytes)).next_multiple_of(unit_bytes);
-            chain = next;
-            sequence += 1;
+            next_unit = unit + group_units(header.body_bytes as usize, unit_bytes);
+            chain = header.chain();
+            sequence = sequence.checked_add(1).ok_or_else(|| StorageError::corrupted("groups of the log overflow"))?;
         }
-        self.check_end(at, sequence)
+        self.check_end(sequence)
     }
 
-    /// Requires that no group behind the end claims that the one at the end had been durable.
-    fn check_end(&mut self, end: u64, sequence: u64) -> Result<()> {
-        let (mut at, unit_bytes, nonce) = (end, self.unit_bytes(), self.segment.nonce);
+    /// Requires that no group claims that the missing one had been durable.
+    fn check_end(&mut self, sequence: u64) -> Result<()> {
+        let (mut at, unit_bytes, nonce) = (self.bytes_before(FIRST_UNIT), self.unit_bytes(), self.segment.nonce);
         // Groups do not overlap, and nobody else can know what a header begins with: so many bytes are claimed by none but
         // a forger.
         let mut claimed_bytes = 0;

@@ -1,0 +1,261 @@
+//! Checkpoints beside the writers: a thread writes what a version needs, and its slot, while later transactions go on.
+//!
+//! Invariant: one is under way at a time. Every version that was needed when it began stays pinned until it ended, so that no
+//! page is given away that it still writes.
+//! Layer 5 (txn). Rules: design.md, "Commit".
+
+use super::checkpoint::{self, Prepared};
+use super::commit::REPLAY_CHANGES_MAX;
+use super::core::{Core, Durable};
+use super::log::{SizeWish, segment_units};
+use crate::base::clock::Deadline;
+use crate::base::error::{Result, StorageError};
+use crate::base::sync::atomic::{AtomicU32, Ordering};
+use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::pages::store::PageStore;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Writes checkpoints that were frozen.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    store: Arc<PageStore>,
+    state: Mutex<State>,
+    changed: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Instead of a thread, the commit that comes so many later does the work: the same operations then write the same bytes.
+    lag_commits: Option<u32>,
+    /// How full log and memory are, in thousandths: the fuller, the faster it has to go.
+    fill: AtomicU32,
+}
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    commits_left: u32,
+    is_ended: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    Frozen(Box<Prepared>),
+    Running,
+    Done(Done),
+}
+
+/// A checkpoint that ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// Nothing where writing it panicked.
+    pub(super) prepared: Option<Box<Prepared>>,
+    pub(super) outcome: Result<()>,
+}
+
+/// Says that the checkpoint failed when it is dropped, as it is where whoever writes it panics.
+struct Panicking<'c>(&'c Checkpointer);
+
+impl Drop for Panicking<'_> {
+    fn drop(&mut self) {
+        self.0.store.poison();
+        let done = Done { prepared: None, outcome: Err(StorageError::Poisoned) };
+        self.0.state.lock().stage = Stage::Done(done);
+        self.0.changed.notify_all();
+    }
+}
+
+impl Checkpointer {
+    pub(super) fn new(store: Arc<PageStore>, lag_commits: Option<u32>) -> Arc<Self> {
+        let state = Mutex::new(State { stage: Stage::Idle, commits_left: 0, is_ended: false });
+        let (changed, thread, fill) = (Condvar::default(), Mutex::new(None), AtomicU32::new(0));
+        Arc::new(Self { store, state, changed, thread, lag_commits, fill })
+    }
+
+    /// Whether a checkpoint can begin. Where the medium makes one write after the other anyway, nothing is gained by it.
+    pub(super) fn is_free(&self) -> bool {
+        (self.lag_commits.is_some() || self.store.writes_at_once() > 1)
+            && matches!(self.state.lock().stage, Stage::Idle)
+    }
+
+    pub(super) fn set_fill(&self, thousandths: u32) {
+        self.fill.store(thousandths, Ordering::Relaxed);
+    }
+
+    /// Takes over a frozen checkpoint.
+    pub(super) fn begin(self: &Arc<Self>, prepared: Prepared) {
+        let mut state = self.state.lock();
+        assert!(matches!(state.stage, Stage::Idle), "one checkpoint at a time");
+        state.stage = Stage::Frozen(Box::new(prepared));
+        state.commits_left = self.lag_commits.unwrap_or(0);
+        drop(state);
+        if self.lag_commits.is_none() {
+            self.start_thread();
+            self.changed.notify_all();
+        }
+    }
+
+    fn start_thread(self: &Arc<Self>) {
+        let mut thread = self.thread.lock();
+        if thread.is_none() {
+            let checkpointer = Arc::clone(self);
+            let started =
+                std::thread::Builder::new().name("cowslip-checkpoint".into()).spawn(move || checkpointer.serve());
+            // Where the system has no thread to spare, whoever needs the outcome does the work.
+            *thread = started.inspect_err(|error| log::warn!("no thread for checkpoints: {error}")).ok();
+        }
+    }
+
+    fn serve(&self) {
+        let mut state = self.state.lock();
+        loop {
+            state = match state.stage {
+                Stage::Frozen(_) => self.run(state),
+                _ if state.is_ended => return,
+                _ => self.changed.wait(state),
+            };
+        }
+    }
+
+    /// Writes the frozen checkpoint.
+    fn run<'c>(&'c self, mut state: MutexGuard<'c, State>) -> MutexGuard<'c, State> {
+        let Stage::Frozen(prepared) = std::mem::replace(&mut state.stage, Stage::Running) else {
+            unreachable!("the caller has looked");
+        };
+        drop(state);
+        let panicking = Panicking(self);
+        let outcome = checkpoint::write(&self.store, &prepared, &|| self.writers())
+            .and_then(|()| checkpoint::flip(&self.store, &prepared));
+        // Not dropped by whoever panicked before and ends the session on the way out.
+        std::mem::forget(panicking);
+        let mut state = self.state.lock();
+        state.stage = Stage::Done(Done { prepared: Some(prepared), outcome });
+        self.changed.notify_all();
+        state
+    }
+
+    /// How many threads write at once: few, as long as there is time, because commits use the same device.
+    fn writers(&self) -> usize {
+        match self.fill.load(Ordering::Relaxed) {
+            ..=600 => 2,
+            601..=800 => 4,
+            _ => usize::MAX,
+        }
+    }
+
+    /// A commit was made.
+    pub(super) fn step(&self) {
+        if self.lag_commits.is_none() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if matches!(state.stage, Stage::Frozen(_)) {
+            state.commits_left = state.commits_left.saturating_sub(1);
+            if state.commits_left == 0 {
+                drop(self.run(state));
+            }
+        }
+    }
+
+    /// The checkpoint that ended since the last call, if one did.
+    pub(super) fn take_done(&self) -> Option<Done> {
+        let mut state = self.state.lock();
+        if !matches!(state.stage, Stage::Done(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut state.stage, Stage::Idle) {
+            Stage::Done(done) => Some(done),
+            _ => unreachable!("the stage was just looked at"),
+        }
+    }
+
+    /// Waits until no checkpoint is under way.
+    pub(super) fn await_end(&self) {
+        let has_thread = self.thread.lock().is_some();
+        let mut state = self.state.lock();
+        loop {
+            state = match state.stage {
+                Stage::Idle | Stage::Done(_) => return,
+                Stage::Frozen(_) if !has_thread => self.run(state),
+                _ => self.changed.wait(state),
+            };
+        }
+    }
+
+    /// Waits until no checkpoint is under way, but not beyond the deadline.
+    pub(super) fn await_end_until(&self, deadline: Deadline) {
+        let mut state = self.state.lock();
+        while matches!(state.stage, Stage::Frozen(_) | Stage::Running) && self.lag_commits.is_none() {
+            if deadline.is_over() {
+                return;
+            }
+            state = self.changed.wait_until(state, deadline);
+        }
+    }
+
+    /// Ends the thread, after the checkpoint that it writes.
+    pub(super) fn end(&self) {
+        self.state.lock().is_ended = true;
+        self.changed.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the storage was told as a failure.
+            drop(thread.join());
+        }
+    }
+}
+
+/// A checkpoint begins when the log or the memory for pages that it tells of is so full, in thousandths.
+const FILL_DUE: u32 = 500;
+
+/// From here on transactions wait a little before they begin, the longer the fuller it is.
+const FILL_SLOW: u32 = 750;
+
+/// So long a transaction waits at most before it begins.
+const DELAY_MAX: Duration = Duration::from_millis(4);
+
+impl Core {
+    /// How full the log and the memory for pages that it tells of are, in thousandths.
+    fn fill(&self) -> u32 {
+        let share = |part: u64, whole: u64| u32::try_from(part.saturating_mul(1000) / whole.max(1)).unwrap_or(u32::MAX);
+        let log = self.queue.log().map_or(0, |log| {
+            let units = share(u64::from(log.units_used()), u64::from(log.units()));
+            units.max(share(log.changes(), REPLAY_CHANGES_MAX))
+        });
+        let store = &self.store;
+        log.max(share(store.unwritten().bytes() as u64, store.account().unwritten_bytes_max() as u64))
+    }
+
+    /// Begins a checkpoint beside the transactions where it is time. Nobody else uses the space.
+    pub(super) fn checkpoint_if_due(&self, durable: &mut Durable) {
+        let fill = self.fill();
+        self.checkpointer.set_fill(fill);
+        let may_write = !self.is_read_only() && !self.store.is_poisoned();
+        if fill < FILL_DUE || !may_write || !self.checkpointer.is_free() || self.log_will_grow() {
+            return;
+        }
+        if let Err(error) = self.begin_checkpoint(durable) {
+            // The commit that finds no room writes a slot, and tells what is wrong.
+            log::debug!("no checkpoint could begin: {error}");
+        }
+    }
+
+    /// Whether the log is short yet: then the commit that finds it full brings a longer one.
+    fn log_will_grow(&self) -> bool {
+        let Some(room) = self.queue.log() else { return true };
+        let wish = SizeWish {
+            last_units: room.segment().units,
+            record_bytes: 1,
+            file_units: self.store.end_units(),
+            bytes_max: self.log_bytes_max,
+        };
+        segment_units(self.store.layout(), &wish) > room.segment().units
+    }
+
+    /// Where writers are faster than the checkpoint beside them, the next transaction begins a little later: that costs less
+    /// than to wait for the whole of it once.
+    pub(super) fn slow_down(&self) {
+        let over = self.fill().saturating_sub(FILL_SLOW).min(1000 - FILL_SLOW);
+        if over > 0 {
+            self.checkpointer.await_end_until(Deadline::after(DELAY_MAX * over / (1000 - FILL_SLOW)));
+        }
+    }
+}
