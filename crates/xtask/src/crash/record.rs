@@ -9,6 +9,9 @@ use cowslip::sim::{Fault, SimDisk};
 use cowslip::{Database, OpenNote, ReadTransaction};
 use std::io::ErrorKind;
 
+/// A log that does not grow has its checkpoints soon.
+const LOG_BYTES_MAX: u64 = 8 << 10;
+
 /// Steps that follow a disturbance.
 const STEPS_AFTER: usize = 4;
 
@@ -166,7 +169,12 @@ impl Recorder<'_> {
         };
         let storage = Mortal { disk: self.timeline.disk.clone(), dies_at };
         let session = u8::try_from(self.timeline.sessions.len() + 1).unwrap_or(u8::MAX);
-        let builder = self.script.setup.builder(session);
+        let mut builder = self.script.setup.builder(session);
+        if self.script.seed % 2 == 1 {
+            // Checkpoints are under way while so many commits are made.
+            let lag_commits = 1 + u32::try_from(self.script.seed / 2 % 5).unwrap_or(0);
+            builder = builder.test_checkpoint_lag(lag_commits).log_bytes_max(LOG_BYTES_MAX);
+        }
         let db = if self.timeline.created == u64::MAX {
             builder.create_with_storage(storage)?
         } else {

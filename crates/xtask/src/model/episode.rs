@@ -155,7 +155,11 @@ impl<'c> Episode<'c> {
     /// A cache from one that holds next to nothing to one that holds everything, and any durability.
     fn any_builder(&mut self) -> Builder {
         self.durability = any_durability(&mut self.random);
-        let builder = self.builder.clone().durability(self.durability);
+        let mut builder = self.builder.clone().durability(self.durability);
+        if self.random.below(2) == 0 {
+            // Checkpoints are under way while so many commits are made.
+            builder = builder.test_checkpoint_lag(*self.random.pick(&[1, 2, 3, 7])).log_bytes_max(8 << 10);
+        }
         builder.cache_bytes_max(*self.random.pick(&[0, 0, 4 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20]))
     }
 
