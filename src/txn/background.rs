@@ -136,8 +136,7 @@ impl Checkpointer {
     /// How many threads write at once: few, as long as there is time, because commits use the same device.
     fn writers(&self) -> usize {
         match self.fill.load(Ordering::Relaxed) {
-            ..=600 => 2,
-            601..=800 => 4,
+            ..=700 => 4,
             _ => usize::MAX,
         }
     }

@@ -247,7 +247,7 @@ fn assert_every_commit_is_in_a_copy(builder: Builder, rounds: u32) {
     }
     let rounds = usize::try_from(rounds).unwrap();
     assert!(records_max >= 3, "at most {records_max} records were in a log");
-    assert!(nonces.len() >= 3, "there were only {} segments", nonces.len());
+    assert!(nonces.len() >= 2, "there was only {} segment", nonces.len());
     assert!((3..rounds * 3 / 4).contains(&generations.len()), "{} of {rounds} commits are slots", generations.len());
     let (state, path) = (bench.state(), bench.path.clone());
     bench.db.close().unwrap();

@@ -24,11 +24,15 @@ const SEGMENT_UNITS_TINY: u64 = 4;
 const RECORDS_AHEAD: u64 = 16;
 /// A segment is at most this share of the file, unless the file is very small.
 const FILE_SHARE: u64 = 8;
+/// The first segment of a session is this share of it: short enough to be zeroed in a moment.
+const FILE_SHARE_FIRST: u64 = 128;
+/// Each further one is so many times as long: a longer one takes a slot that somebody waits for.
+const GROWTH: u64 = 4;
 
 /// What decides how long the next segment is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SizeWish {
-    /// Length of the one before if it was too short, and otherwise what was used of it.
+    /// Length of the one before, zero where there was none.
     pub(crate) last_units: u32,
     /// Length of the record that found no room, zero where that was not the reason for another segment.
     pub(crate) record_bytes: u64,
@@ -38,7 +42,7 @@ pub(crate) struct SizeWish {
     pub(crate) bytes_max: u64,
 }
 
-/// Units of the next segment: twice those of the last one where that was filled, and room for some records like the one
+/// Units of the next segment: several times those of the last one where that was too short, and room for some records like the one
 /// that asks for it.
 pub(crate) fn segment_units(layout: &Layout, wish: &SizeWish) -> u32 {
     let unit_bytes = u64::from(layout.unit_bytes());
@@ -47,7 +51,10 @@ pub(crate) fn segment_units(layout: &Layout, wish: &SizeWish) -> u32 {
     let most = (wish.file_units / FILE_SHARE).min(wish.bytes_max / unit_bytes);
     let most = most.clamp(least, u64::from(layout.largest_run_units()).max(least));
     let wanted = if wish.record_bytes > 0 {
-        (2 * u64::from(wish.last_units)).max(wish.record_bytes.saturating_mul(RECORDS_AHEAD) / unit_bytes)
+        let first = if wish.last_units == 0 { wish.file_units / FILE_SHARE_FIRST } else { 0 };
+        (GROWTH * u64::from(wish.last_units))
+            .max(first)
+            .max(wish.record_bytes.saturating_mul(RECORDS_AHEAD) / unit_bytes)
     } else {
         u64::from(wish.last_units)
     };

@@ -252,7 +252,8 @@ fn segments_grow_where_they_are_filled_and_stay_small_in_small_files() {
         bytes_max: 64 << 20,
     };
     assert_eq!(segment_units(&layout, &wish(0, true, 30)), 4);
-    assert_eq!(segment_units(&layout, &wish(16, true, 1000)), 32);
+    assert_eq!(segment_units(&layout, &wish(0, true, 1 << 14)), 128);
+    assert_eq!(segment_units(&layout, &wish(16, true, 1000)), 64);
     assert_eq!(segment_units(&layout, &wish(16, true, 200)), 16);
     assert_eq!(segment_units(&layout, &wish(16384, true, 1 << 24)), 16384);
     assert_eq!(segment_units(&layout, &wish(700, false, 1 << 24)), 1024);
@@ -260,7 +261,7 @@ fn segments_grow_where_they_are_filled_and_stay_small_in_small_files() {
     let large = SizeWish { record_bytes: 200 << 10, ..wish(4, true, 1 << 24) };
     assert_eq!(segment_units(&layout, &large), 1024, "records of 200 KiB, of which 16 take 800 units");
     let tiny = Layout::new(512, 1, 64).unwrap();
-    assert_eq!(segment_units(&tiny, &wish(8, true, 1 << 20)), 16);
+    assert_eq!(segment_units(&tiny, &wish(4, true, 1 << 20)), 16);
     assert!(segment_units(&tiny, &wish(1 << 20, true, 1 << 20)) <= tiny.largest_run_units());
 }
 
