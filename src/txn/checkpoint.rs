@@ -268,6 +268,9 @@ impl Core {
         self.queue.drain()?;
         let version = durable.head;
         let pins = self.pins.pin_held();
+        // Pages that nothing pins any more must not be among those that are written: their runs could be handed out, and
+        // written early by another transaction, meanwhile.
+        self.sweep(durable);
         self.space.lock().begin();
         let writer =
             PageWriter::new(Arc::clone(&self.store), Arc::clone(&self.space), self.pins.pin(version), version.id);

@@ -5,6 +5,7 @@
 mod api;
 #[cfg(test)]
 mod behind;
+mod beside;
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
