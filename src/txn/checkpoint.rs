@@ -69,6 +69,10 @@ pub(super) fn prepare(
     sealed: Vec<Sealed>,
     log_after: LogAfter,
 ) -> Result<Prepared> {
+    if core.store.is_poisoned() {
+        // A checkpoint that failed left its changes of the space behind.
+        return Err(StorageError::Poisoned);
+    }
     let (old, layout) = (durable.slot, *core.store.layout());
     let mut replaced = Vec::new();
     if !old.region_table.page.is_none() {
@@ -265,7 +269,9 @@ impl Core {
     /// Begins a checkpoint of the newest version, which goes on beside the transactions that follow. The space is in no
     /// transaction's bracket.
     pub(super) fn begin_checkpoint(&self, durable: &mut Durable) -> Result<()> {
-        self.queue.drain()?;
+        if !self.queue.drain_untold() {
+            return Ok(());
+        }
         let version = durable.head;
         let pins = self.pins.pin_held();
         // Pages that nothing pins any more must not be among those that are written: their runs could be handed out, and
@@ -282,20 +288,18 @@ impl Core {
         Ok(())
     }
 
-    /// Takes over a checkpoint that ended beside the transactions.
-    pub(super) fn take_over_checkpoint(&self, durable: &mut Durable) {
-        let Some(done) = self.checkpointer.take_done() else { return };
-        match (done.outcome, done.prepared) {
-            (Ok(()), Some(prepared)) => conclude(self, durable, *prepared),
-            (Ok(()), None) => unreachable!("what succeeded is there"),
-            (Err(error), _) => ::log::error!("a checkpoint failed: {error}"),
-        }
+    /// Takes over a checkpoint that ended beside the transactions. Of one that failed the first to ask learns why.
+    pub(super) fn take_over_checkpoint(&self, durable: &mut Durable) -> Result<()> {
+        let Some(done) = self.checkpointer.take_done() else { return Ok(()) };
+        done.outcome.inspect_err(|error| ::log::error!("a checkpoint failed: {error}"))?;
+        conclude(self, durable, *done.prepared.expect("what succeeded is there"));
+        Ok(())
     }
 
     /// Waits for a checkpoint that goes on beside the transactions.
-    pub(super) fn finish_checkpoint(&self, durable: &mut Durable) {
+    pub(super) fn finish_checkpoint(&self, durable: &mut Durable) -> Result<()> {
         self.checkpointer.await_end();
-        self.take_over_checkpoint(durable);
+        self.take_over_checkpoint(durable)
     }
 
     /// Where the file could not grow: a checkpoint without a log gives back what the log and only the last one keep. The
@@ -316,7 +320,7 @@ impl Core {
     /// writer's turn is taken and no transaction runs, or nobody else uses the database.
     pub(super) fn checkpoint(&self, durable: &mut Durable, log_after: LogAfter) -> Result<()> {
         self.queue.drain()?;
-        self.finish_checkpoint(durable);
+        self.finish_checkpoint(durable)?;
         let reserve = durable.reserve.take();
         self.release(reserve.into_iter().collect());
         let version = durable.head;

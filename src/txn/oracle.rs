@@ -84,7 +84,7 @@ impl Core {
         let _turn = if self.read_only { None } else { Some(TurnGuard::take(Arc::clone(self))) };
         let mut durable = self.durable.lock();
         if !self.read_only {
-            self.finish_checkpoint(&mut durable);
+            self.finish_checkpoint(&mut durable)?;
             self.sweep(&mut durable);
         }
         // What waits to be durable is allocated as well.

@@ -339,6 +339,11 @@ impl CommitQueue {
         self.write_while(Wake::Elsewhere, |state| !state.waiting.is_empty())
     }
 
+    /// As [`drain`](Self::drain) for somebody whom a failure does not concern; says whether the queue is empty.
+    pub(super) fn drain_untold(&self) -> bool {
+        self.is_written_while(Wake::Elsewhere, |state| !state.waiting.is_empty())
+    }
+
     /// Makes everything durable that has a record and was queued before.
     pub(super) fn sync(&self) -> Result<()> {
         let Some(last) = self.state.lock().waiting.back().map(|last| last.commit.version.id) else {
@@ -362,14 +367,22 @@ impl CommitQueue {
     }
 
     fn write_while(&self, told: Wake, is_wanted: impl Fn(&State) -> bool) -> Result<()> {
+        if self.is_written_while(told, is_wanted) {
+            return Ok(());
+        }
+        Err(self.state.lock().failure.as_mut().map_or(StorageError::Poisoned, Failure::tell))
+    }
+
+    /// Writes as long as something is wanted; says whether nothing failed that was.
+    fn is_written_while(&self, told: Wake, is_wanted: impl Fn(&State) -> bool) -> bool {
         let mut state = self.state.lock();
         while is_wanted(&state) {
-            if let Some(failure) = &mut state.failure {
-                return Err(failure.tell());
+            if state.failure.is_some() {
+                return false;
             }
             state = if state.in_flight > 0 { self.changed.wait(state) } else { self.lead(state, told) };
         }
-        Ok(())
+        true
     }
 
     /// Writes what waits, as one group, and shows it.

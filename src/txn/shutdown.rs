@@ -43,7 +43,7 @@ impl Core {
 
     /// Cuts the whole free tail. The writer's turn is taken, or nobody uses the database any more.
     pub(crate) fn cut_tail(&self, durable: &mut Durable) -> Result<()> {
-        self.finish_checkpoint(durable);
+        self.finish_checkpoint(durable)?;
         self.sweep(durable);
         let floor = self.cut_floor(durable)?;
         if floor < self.store.end_units() { self.cut(floor) } else { Ok(()) }
@@ -71,7 +71,7 @@ impl Core {
         }
         if may_write {
             self.queue.drain()?;
-            self.finish_checkpoint(&mut durable);
+            self.finish_checkpoint(&mut durable)?;
         }
         if may_write && (self.store.is_marked_open() || durable.head.id != durable.slot.transaction) {
             self.let_log_go(&mut durable)?;

@@ -112,7 +112,7 @@ impl WriteTransaction {
         let core = Arc::clone(turn.core());
         core.slow_down();
         let mut durable = core.durable.lock();
-        core.take_over_checkpoint(&mut durable);
+        core.take_over_checkpoint(&mut durable)?;
         core.sweep(&mut durable);
         core.relieve(&mut durable);
         let base = core.pins.pin(durable.head);
