@@ -114,6 +114,8 @@ impl PageStore {
         let mut session = self.session.lock();
         session.god = god;
         self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, god))])?;
+        // Whoever writes meanwhile asks whether the session is open.
+        drop(session);
         self.sync() // the commit point
     }
 
