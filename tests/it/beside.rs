@@ -4,7 +4,7 @@
 
 use crate::fixture::{Model, ROWS, assert_sound, rows, tiny, value};
 use cowslip::sim::{CrashPlan, Fault, SimDisk};
-use cowslip::{Builder, CloseError, CommitError, Database, Durability, Error, StorageError};
+use cowslip::{Builder, CloseError, CommitError, Database, Durability, Error, ReadTransaction, StorageError, Table};
 use std::io::ErrorKind;
 
 const SEEDS: u64 = 12;
@@ -179,15 +179,51 @@ fn assert_recovers(disk: &SimDisk, builder: &Builder, states: &[Model], what: &s
     }
 }
 
+fn draw_changes(table: &mut Table<'_, u64, &[u8]>, next: &mut Model, state: &mut u64, round: u64) {
+    let (count, len) = match draw(state, 30) {
+        0 => (2, (64 << 10) + 1 + draw(state, 2000)),
+        1 => (60, 900),
+        2 => (400, 300),
+        3 => (1, 3000),
+        _ => (1 + draw(state, 3), 40),
+    };
+    for _ in 0..count {
+        let key = key_of(state) + if count > 100 { draw(state, 1000) } else { 0 };
+        if draw(state, 5) == 0 {
+            table.remove(key).unwrap();
+            next.remove(&key);
+        } else {
+            let bytes = value(key, round, usize::try_from(len).unwrap());
+            table.insert(key, &bytes[..]).unwrap();
+            next.insert(key, bytes);
+        }
+    }
+    if count > 1 && draw(state, 3) == 0 {
+        for key in 200..1200 {
+            table.remove(key).unwrap();
+            next.remove(&key);
+        }
+    }
+}
+
+fn seen(reader: &ReadTransaction) -> Option<Model> {
+    let table = reader.open_table(ROWS).ok()?;
+    Some(
+        table
+            .iter()
+            .unwrap()
+            .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
+            .collect(),
+    )
+}
+
 fn drawn_history(seed: u64) {
     let mut state = seed;
     let lag = [1, 2, 4, 9, 30, 100_000][usize::try_from(seed % 6).unwrap()];
     let builder = tiny().cache_bytes_max(256 << 10).log_bytes_max(8 << 10).test_checkpoint_lag(lag);
-    let disk = SimDisk::new();
+    let mut disk = SimDisk::new();
     let mut db = builder.create_with_storage(disk.clone()).unwrap();
-    let mut disk = disk;
     let mut model = Model::new();
-    // The last state that was promised, and all after it.
     let mut states = vec![Model::new()];
     let mut readers = Vec::new();
     for round in 0..400 {
@@ -221,14 +257,7 @@ fn drawn_history(seed: u64) {
         if kind > 35 && !readers.is_empty() {
             let (reader, expected) =
                 readers.swap_remove(usize::try_from(draw(&mut state, readers.len() as u64)).unwrap());
-            if let Ok(table) = reader.open_table(ROWS) {
-                let found: Model = table
-                    .iter()
-                    .unwrap()
-                    .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
-                    .collect();
-                assert!(found == expected, "{what}");
-            }
+            assert!(seen(&reader).is_none_or(|found| found == expected), "{what}");
         }
         let durability = match draw(&mut state, 8) {
             0 => Durability::None,
@@ -240,30 +269,7 @@ fn drawn_history(seed: u64) {
         tx.set_durability(durability).unwrap();
         tx.set_two_phase_commit(draw(&mut state, 20) == 0);
         let mut table = tx.open_table(ROWS).unwrap();
-        let (count, len) = match draw(&mut state, 30) {
-            0 => (2, (64 << 10) + 1 + draw(&mut state, 2000)),
-            1 => (60, 900),
-            2 => (400, 300),
-            3 => (1, 3000),
-            _ => (1 + draw(&mut state, 3), 40),
-        };
-        for _ in 0..count {
-            let key = key_of(&mut state) + if count > 100 { draw(&mut state, 1000) } else { 0 };
-            if draw(&mut state, 5) == 0 {
-                table.remove(key).unwrap();
-                next.remove(&key);
-            } else {
-                let bytes = value(key, round, usize::try_from(len).unwrap());
-                table.insert(key, &bytes[..]).unwrap();
-                next.insert(key, bytes);
-            }
-        }
-        if count > 1 && draw(&mut state, 3) == 0 {
-            for key in 200..1200 {
-                table.remove(key).unwrap();
-                next.remove(&key);
-            }
-        }
+        draw_changes(&mut table, &mut next, &mut state, round);
         drop(table);
         if draw(&mut state, 10) == 0 {
             drop(tx);
@@ -281,7 +287,6 @@ fn drawn_history(seed: u64) {
             assert_recovers(&disk, &builder, &states, &what, &mut state);
         }
     }
-    readers.clear();
     assert!(rows(&db).unwrap() == model);
     assert_sound(&db);
 }
@@ -290,5 +295,63 @@ fn drawn_history(seed: u64) {
 fn drawn_histories_survive_power_cuts_beside_checkpoints() {
     for seed in 0..SEEDS {
         drawn_history(seed);
+    }
+}
+
+#[test]
+fn a_full_device_beside_checkpoints_loses_nothing_and_takes_removals() {
+    for seed in 0..24_u64 {
+        let mut state = seed;
+        let lag = [1, 3, 20, 100_000][usize::try_from(seed % 4).unwrap()];
+        let builder = tiny().cache_bytes_max(256 << 10).log_bytes_max(8 << 10).test_checkpoint_lag(lag);
+        let disk = SimDisk::new();
+        let db = builder.create_with_storage(disk.clone()).unwrap();
+        let mut model = Model::new();
+        for round in 0..60 {
+            step(&db, &mut model, round, Durability::Immediate).unwrap();
+        }
+        disk.set_capacity_bytes(disk.image().len() as u64 + draw(&mut state, 60_000));
+        let mut refused = 0;
+        for round in 60..400 {
+            let what = format!("seed {seed}, lag {lag}, round {round}");
+            let mut next = model.clone();
+            let outcome: Result<(), Error> = db.update(|tx| {
+                let mut table = tx.open_table(ROWS)?;
+                let is_big = draw(&mut state, 6) == 0;
+                for _ in 0..if is_big { 40 } else { 3 } {
+                    let key = draw(&mut state, 2000);
+                    let bytes = value(key, round, 60);
+                    table.insert(key, &bytes[..])?;
+                    next.insert(key, bytes);
+                }
+                Ok(())
+            });
+            match outcome {
+                Ok(()) => model = next,
+                Err(error) => {
+                    refused += 1;
+                    assert!(error.to_string().contains("space"), "{what}: {error}");
+                    let gone: Vec<u64> = model.keys().copied().take(10).collect();
+                    let removed: Result<(), Error> = db.update(|tx| {
+                        let mut table = tx.open_table(ROWS)?;
+                        for key in &gone {
+                            table.remove(*key)?;
+                        }
+                        Ok(())
+                    });
+                    if removed.is_ok() {
+                        gone.iter().for_each(|key| drop(model.remove(key)));
+                    } else {
+                        assert!(refused < 200, "{what}: removals never succeed");
+                    }
+                }
+            }
+            if round % 5 == 0 {
+                assert_recovers(&disk, &builder, std::slice::from_ref(&model), &what, &mut state);
+            }
+        }
+        assert!(refused > 0, "seed {seed}: the device never was full");
+        assert!(rows(&db).unwrap() == model);
+        assert_sound(&db);
     }
 }

@@ -5,7 +5,10 @@
 mod api;
 #[cfg(test)]
 mod behind;
+#[cfg(test)]
 mod beside;
+#[cfg(test)]
+mod beside_threads;
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
