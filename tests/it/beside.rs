@@ -217,6 +217,14 @@ fn seen(reader: &ReadTransaction) -> Option<Model> {
     )
 }
 
+fn draw_durability(state: &mut u64) -> Durability {
+    match draw(state, 8) {
+        0 => Durability::None,
+        1 => Durability::Buffered,
+        _ => Durability::Immediate,
+    }
+}
+
 fn drawn_history(seed: u64) {
     let mut state = seed;
     let lag = [1, 2, 4, 9, 30, 100_000][usize::try_from(seed % 6).unwrap()];
@@ -259,11 +267,7 @@ fn drawn_history(seed: u64) {
                 readers.swap_remove(usize::try_from(draw(&mut state, readers.len() as u64)).unwrap());
             assert!(seen(&reader).is_none_or(|found| found == expected), "{what}");
         }
-        let durability = match draw(&mut state, 8) {
-            0 => Durability::None,
-            1 => Durability::Buffered,
-            _ => Durability::Immediate,
-        };
+        let durability = draw_durability(&mut state);
         let (before, mut next) = (disk.next_operation(), model.clone());
         let mut tx = db.begin_write().unwrap();
         tx.set_durability(durability).unwrap();
