@@ -208,6 +208,9 @@ const FILL_DUE: u32 = 500;
 /// From here on transactions wait a little before they begin, the longer the fuller it is.
 const FILL_SLOW: u32 = 750;
 
+/// A log of fewer units is written no checkpoint for beside transactions.
+const LOG_UNITS_MIN: u32 = 16;
+
 /// So long a transaction waits at most before it begins.
 const DELAY_MAX: Duration = Duration::from_millis(4);
 
@@ -237,9 +240,10 @@ impl Core {
         }
     }
 
-    /// Whether the log is short yet: then the commit that finds it full brings a longer one.
+    /// Whether the log is shorter than it may be: then the commit that finds it full brings a longer one. A very short one is
+    /// that of a small file, which a checkpoint takes little time for, and which stays shorter without another one beside.
     fn log_will_grow(&self) -> bool {
-        let Some(room) = self.queue.log() else { return true };
+        let Some(room) = self.queue.log().filter(|room| room.segment().units >= LOG_UNITS_MIN) else { return true };
         let wish = SizeWish {
             last_units: room.segment().units,
             record_bytes: 1,

@@ -174,7 +174,7 @@ fn open(path: &Path, setup: &Setup, fault: Option<Fault>) -> Result<Database> {
     let (file, _) = FileStorage::open(path, CreateMode::CreateOrOpen, Access::ReadWrite, setup.direct)?;
     let builder = Database::builder().cache_bytes_max(setup.cache_bytes).sync_delay_max(setup.sync_delay_max);
     // A log that does not grow has its checkpoints soon.
-    let builder = builder.log_bytes_max(32 << 10);
+    let builder = builder.log_bytes_max(128 << 10);
     if fault != Some(Fault::SkippedSync) {
         return Ok(builder.create_with_storage(file)?);
     }
