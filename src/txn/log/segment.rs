@@ -25,7 +25,7 @@ const RECORDS_AHEAD: u64 = 16;
 /// A segment is at most this share of the file, unless the file is very small.
 const FILE_SHARE: u64 = 8;
 /// The first segment of a session is this share of it: short enough to be zeroed in a moment.
-const FILE_SHARE_FIRST: u64 = 128;
+const FILE_SHARE_FIRST: u64 = 512;
 /// Each further one is so many times as long: a longer one takes a slot that somebody waits for.
 const GROWTH: u64 = 4;
 

@@ -252,7 +252,7 @@ fn segments_grow_where_they_are_filled_and_stay_small_in_small_files() {
         bytes_max: 64 << 20,
     };
     assert_eq!(segment_units(&layout, &wish(0, true, 30)), 4);
-    assert_eq!(segment_units(&layout, &wish(0, true, 1 << 14)), 128);
+    assert_eq!(segment_units(&layout, &wish(0, true, 1 << 14)), 32);
     assert_eq!(segment_units(&layout, &wish(16, true, 1000)), 64);
     assert_eq!(segment_units(&layout, &wish(16, true, 200)), 16);
     assert_eq!(segment_units(&layout, &wish(16384, true, 1 << 24)), 16384);
