@@ -133,7 +133,8 @@ impl Database {
         turn.map(WriteTransaction::begin).transpose()
     }
 
-    /// Makes every commit durable that was made before, with whatever [`Durability`](crate::Durability).
+    /// Makes every commit durable that was made before, with whatever [`Durability`](crate::Durability). One whose future
+    /// ([`WriteTransaction::commit_async`]) is still pending may be left out.
     ///
     /// Where some were made with [`Durability::None`](crate::Durability::None) it waits for a running write transaction; a
     /// thread that holds one itself would wait for ever.
@@ -258,7 +259,8 @@ impl Database {
     ///
     /// # Errors
     /// [`CloseError::InUse`] while other handles, transactions, tables, ranges or guards live; the last of them then closes the file.
-    /// [`CloseError::Storage`] where writing failed; the next opening recovers the last commit.
+    /// [`CloseError::Storage`] where writing failed, now or before for commits that readers saw and that nothing promised to
+    /// be durable; the next opening recovers the last durable commit.
     pub fn close(self) -> Result<(), CloseError> {
         let others = Arc::strong_count(&self.core) - 1;
         let core = Arc::into_inner(self.core).ok_or(CloseError::InUse(others))?;
