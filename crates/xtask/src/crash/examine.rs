@@ -160,13 +160,22 @@ fn examine_decayed_slots(disk: &SimDisk, setup: Setup, id: u64, state: &State) -
     Err(format!("closed, then either slot decayed: {refused} of the two were refused instead of the newest").into())
 }
 
-/// The newest slot decayed in a session that did not close, before any later commit began: the commit before must
-/// serve, whole. After a clean close the same must be refused.
-pub(super) fn examine_rotten(disk: &SimDisk, setup: Setup, closed: bool, before: &[Moment]) -> Result<(), String> {
+/// The newest slot decayed in a session that did not close: the commit before must serve, whole, unless its log is written
+/// over, when it may be refused. After a clean close it must be refused.
+pub(super) fn examine_rotten(
+    disk: &SimDisk,
+    setup: Setup,
+    closed: bool,
+    may_refuse: bool,
+    before: &[Moment],
+) -> Result<(), String> {
     let opened = catch_unwind(AssertUnwindSafe(|| setup.builder(200).open_with_storage(disk.clone())));
     let opened = opened.map_err(|_| "the store panicked".to_owned())?;
     let db = match (opened, closed) {
         (Err(_), true) => return Ok(()),
+        (Err(error), false) if may_refuse && error.is_corruption() => {
+            return Ok(());
+        }
         (Ok(db), true) => return Err(format!("served {:?} with its newest slot decayed", db.open_notes())),
         (Err(error), false) => return Err(format!("did not serve the commit before: {error}")),
         (Ok(db), false) => db,

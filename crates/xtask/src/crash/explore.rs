@@ -5,9 +5,11 @@ use super::examine::{examine, examine_rotten};
 use super::state::State;
 use super::timeline::{Disturbance, Moment, Session, Timeline};
 use crate::random::Random;
-use cowslip::sim::{CrashPlan, LengthSurvival, OperationKind, SimDisk, Survivors};
+use cowslip::WriteMode;
+use cowslip::sim::{CrashPlan, LengthSurvival, Operation, OperationKind, SimDisk, Survivors};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::Range;
 
 /// Violations that are kept; more say nothing new.
 const VIOLATIONS_MAX: usize = 20;
@@ -185,7 +187,8 @@ impl Ledger {
                 let known = Known { id: BROKEN, state: State::default(), noted: true };
                 self.known.insert(hash_of(&disk), known);
                 *self.kinds.entry("rotten").or_default() += 1;
-                if let Err(text) = examine_rotten(&disk, timeline.setup, closed, before) {
+                let may_refuse = closed || log_is_written_over(&operations, written, end);
+                if let Err(text) = examine_rotten(&disk, timeline.setup, closed, may_refuse, before) {
                     self.violation(format!(
                         "{}: newest slot decayed after operation {}, closed {closed}: {text}",
                         timeline.describe(),
@@ -195,6 +198,20 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Whether records after the newest slot stand where the slot before it has some of its own: that is allowed, and the older
+/// slot is of no use from then on.
+fn log_is_written_over(operations: &[Operation], written: u64, end: u64) -> bool {
+    let older =
+        operations.iter().rfind(|done| done.number < written && is_slot(&done.kind)).map_or(0, |done| done.number);
+    let groups = |range: Range<u64>| {
+        operations.iter().filter(move |done| range.contains(&done.number)).filter_map(|done| match done.kind {
+            OperationKind::Write { offset, len, mode: WriteMode::Forced } => Some(offset..offset + len),
+            _ => None,
+        })
+    };
+    groups(written + 1..end).any(|new| groups(older..written).any(|old| new.start < old.end && old.start < new.end))
 }
 
 impl Place<'_> {
