@@ -104,7 +104,10 @@ pub(crate) struct Workbench {
 }
 
 impl Workbench {
+    /// Checkpoints are written by the commit after the one that they begin at: a copy that is taken while another thread
+    /// writes one is a crash in the midst of it, and a different one each time.
     pub(crate) fn new(builder: Builder) -> Self {
+        let builder = builder.test_checkpoint_lag(1);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("open.db");
         let db = builder.create(&path).unwrap();
