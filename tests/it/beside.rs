@@ -2,9 +2,9 @@
 //!
 //! Invariant: what a checkpoint beside the transactions still writes is nobody else's, and its failure is an error.
 
-use crate::fixture::{Model, ROWS, assert_sound, rows, tiny, value};
+use crate::fixture::{Model, ROWS, assert_sound, rows, rows_of, tiny, value};
 use cowslip::sim::{CrashPlan, Fault, SimDisk};
-use cowslip::{Builder, CloseError, CommitError, Database, Durability, Error, ReadTransaction, StorageError, Table};
+use cowslip::{Builder, CloseError, CommitError, Database, Durability, Error, StorageError, Table};
 use std::io::ErrorKind;
 
 const SEEDS: u64 = 12;
@@ -206,17 +206,6 @@ fn draw_changes(table: &mut Table<'_, u64, &[u8]>, next: &mut Model, state: &mut
     }
 }
 
-fn seen(reader: &ReadTransaction) -> Option<Model> {
-    let table = reader.open_table(ROWS).ok()?;
-    Some(
-        table
-            .iter()
-            .unwrap()
-            .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
-            .collect(),
-    )
-}
-
 fn draw_durability(state: &mut u64) -> Durability {
     match draw(state, 8) {
         0 => Durability::None,
@@ -265,7 +254,7 @@ fn drawn_history(seed: u64) {
         if kind > 35 && !readers.is_empty() {
             let (reader, expected) =
                 readers.swap_remove(usize::try_from(draw(&mut state, readers.len() as u64)).unwrap());
-            assert!(seen(&reader).is_none_or(|found| found == expected), "{what}");
+            assert!(rows_of(&reader).unwrap() == expected, "{what}");
         }
         let durability = draw_durability(&mut state);
         let (before, mut next) = (disk.next_operation(), model.clone());

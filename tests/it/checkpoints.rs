@@ -2,7 +2,7 @@
 //!
 //! Invariant: whenever the power is cut, what was acknowledged is there, whether or not a checkpoint was under way.
 
-use crate::fixture::{Model, ROWS, assert_sound, rows, tiny, value};
+use crate::fixture::{Model, ROWS, assert_sound, rows, rows_of, tiny, value};
 use cowslip::sim::{CrashPlan, SimDisk};
 use cowslip::{Builder, Database};
 
@@ -103,13 +103,7 @@ fn readers_keep_what_they_see_over_checkpoints_beside_commits() {
         }
         if readers.len() > 9 {
             for (reader, expected) in readers.drain(..4) {
-                let table = reader.open_table(ROWS).unwrap();
-                let found: Model = table
-                    .iter()
-                    .unwrap()
-                    .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
-                    .collect();
-                assert!(found == expected);
+                assert!(rows_of(&reader).unwrap() == expected);
             }
             assert_sound(&db);
         }

@@ -1,7 +1,7 @@
 //! Storages that tests can look into, and the small databases that they start from.
 
 use cowslip::sim::SimDisk;
-use cowslip::{Builder, Database, Error, LockMode, Storage, SyncKind, TableDefinition, WriteMode};
+use cowslip::{Builder, Database, Error, LockMode, ReadTransaction, Storage, SyncKind, TableDefinition, WriteMode};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,14 +149,17 @@ pub(crate) fn unset(db: &Database, model: &mut Model, keys: std::ops::Range<u64>
 
 /// All rows that a new snapshot sees.
 pub(crate) fn rows(db: &Database) -> Result<Model, Error> {
-    db.view(|tx| {
-        let mut found = Model::new();
-        for row in tx.open_table_or_empty(ROWS)?.iter()? {
-            let (key, value) = row?;
-            found.insert(key.value(), value.value().to_vec());
-        }
-        Ok(found)
-    })
+    db.view(rows_of)
+}
+
+/// All rows that a snapshot sees.
+pub(crate) fn rows_of(reader: &ReadTransaction) -> Result<Model, Error> {
+    let mut found = Model::new();
+    for row in reader.open_table_or_empty(ROWS)?.iter()? {
+        let (key, value) = row?;
+        found.insert(key.value(), value.value().to_vec());
+    }
+    Ok(found)
 }
 
 /// A tiny database of three commits on a simulated disk, closed, and what it holds.

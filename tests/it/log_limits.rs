@@ -2,7 +2,7 @@
 //!
 //! Invariant: what a version needs is neither lost nor given away while only the log tells of it.
 
-use crate::fixture::{Model, ROWS, assert_sound, rows};
+use crate::fixture::{Model, ROWS, assert_sound, rows, rows_of};
 use cowslip::sim::{CrashPlan, SimDisk};
 use cowslip::{Builder, Database, Error};
 
@@ -53,13 +53,7 @@ fn r6_a_reader_keeps_pages_that_were_never_written_over_a_sweep() {
     tx.open_table(ROWS).unwrap().retain(|_, _| false).unwrap();
     tx.commit().unwrap();
     assert!(rows(&db).unwrap().is_empty());
-    let table = reader.open_table(ROWS).unwrap();
-    let found: Model = table
-        .iter()
-        .unwrap()
-        .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
-        .collect();
-    assert!(found == model);
+    assert!(rows_of(&reader).unwrap() == model);
 }
 
 fn try_commit(db: &Database, by_slot: bool, insert: &[u64], remove: &[u64]) -> Result<(), Error> {
