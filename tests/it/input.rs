@@ -1,9 +1,11 @@
 //! What callers can get wrong: bytes that are no database, and absurd arguments to every public function.
 
-use crate::fixture::{ROWS, SharedBytes, closed_tiny, put, rows, tiny};
+use crate::fixture::{Model, ROWS, SharedBytes, assert_sound, closed_tiny, put, rows, set, tiny};
+use cowslip::sim::{CrashPlan, SimDisk};
 use cowslip::{Access, Builder, CreateMode, Database, DatabaseError, FileStorage, TransactionError, TypeDescriptor};
-use cowslip::{Error, TableDefinition, render_key, render_value};
+use cowslip::{Durability, Error, TableDefinition, render_key, render_value};
 use std::ops::Bound;
+use std::time::Duration;
 
 fn open(bytes: &[u8]) -> Result<Database, DatabaseError> {
     Builder::new().open_with_storage(SharedBytes::of(bytes.to_vec()))
@@ -204,4 +206,27 @@ fn operations_on_a_database_that_lacks_the_table_are_typed_errors_or_empty() {
     assert!(reader.open_table_or_empty(ROWS).unwrap().iter().unwrap().next().is_none());
     assert_eq!(reader.list_tables().unwrap().count(), 0);
     assert_eq!(reader.id().get(), 0);
+}
+
+#[test]
+fn row_19_absurd_delays_and_lengths_of_the_log_change_nothing_but_when_bytes_are_written() {
+    for delay in [Duration::ZERO, Duration::MAX] {
+        for log_bytes in [0, 1, u64::MAX] {
+            let disk = SimDisk::new();
+            let builder = tiny().sync_delay_max(delay).log_bytes_max(log_bytes).durability(Durability::Buffered);
+            let db = builder.create_with_storage(disk.clone()).unwrap();
+            let mut model = Model::new();
+            for round in 0..60 {
+                set(&db, &mut model, round % 9..round % 9 + 2, round, 50);
+            }
+            let running = db.begin_write_timeout(Duration::MAX).unwrap().expect("nobody else writes");
+            assert!(db.try_begin_write().unwrap().is_none());
+            drop(running);
+            db.sync().unwrap();
+            let crashed = disk.crash_image(&CrashPlan::nothing(disk.next_operation()));
+            assert!(rows(&tiny().open_with_storage(crashed).unwrap()).unwrap() == model, "{delay:?}, {log_bytes}");
+            assert_sound(&db);
+            db.close().unwrap();
+        }
+    }
 }

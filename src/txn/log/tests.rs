@@ -223,6 +223,34 @@ fn a_ring_is_read_from_any_start_over_its_end_and_never_further_back() {
 }
 
 #[test]
+fn r15_a_flipped_byte_in_a_ring_that_went_round_is_an_error_before_the_last_group() {
+    let mut log = Log::new();
+    let mut starts = vec![log.writer.start()];
+    for index in 0..27_u8 {
+        log.append(&vec![index; 200 + 90 * usize::from(index % 4)]);
+        starts.push(log.writer.start());
+    }
+    // The last eight groups, which stand before and behind the end of the ring.
+    let (start, last) = (starts[19], FIRST + 19);
+    assert!(starts[20..].iter().any(|later| later.unit < start.unit));
+    assert!(log.read_from(start, last).unwrap() == log.bodies[19..]);
+    for from in 19..27 {
+        let len = 64 + 40 + 12 + "rows".len() + log.bodies[from].len();
+        let units = u32::try_from(len.div_ceil(512)).unwrap();
+        let at = log.offset(u64::from(starts[from + 1].unit - units) * u64::from(UNIT_BYTES));
+        for at in at..at + len as u64 {
+            let before = log.byte(at);
+            log.set(at, &[before ^ 0x10]);
+            match log.read_from(start, last) {
+                Ok(found) => assert!(from == 26 && found == log.bodies[19..26], "group {from}"),
+                Err(error) => assert!(from < 26 && error.is_corruption(), "group {from}: {error}"),
+            }
+            log.set(at, &[before]);
+        }
+    }
+}
+
+#[test]
 fn r15_a_torn_group_over_older_ones_ends_the_log() {
     for kept in 0..15_u8 {
         let mut log = Log::new();
