@@ -32,13 +32,6 @@ struct PinState {
     counts: BTreeMap<TransactionId, usize>,
 }
 
-impl PinState {
-    /// Counts one pin more.
-    fn count(&mut self, id: TransactionId) {
-        *self.counts.entry(id).or_insert(0) += 1;
-    }
-}
-
 impl Pins {
     pub(crate) fn new(published: Version) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(PinState { published, counts: BTreeMap::new() }) })
@@ -83,7 +76,7 @@ impl Pins {
         let mut state = self.state.lock();
         let versions = state.held();
         for version in &versions {
-            *state.counts.entry(*version).or_insert(0) += 1;
+            state.count(*version);
         }
         PinSet { pins: Arc::clone(self), versions }
     }
@@ -106,6 +99,11 @@ impl Drop for PinSet {
 }
 
 impl PinState {
+    /// Counts one pin more.
+    fn count(&mut self, id: TransactionId) {
+        *self.counts.entry(id).or_insert(0) += 1;
+    }
+
     fn held(&self) -> Vec<TransactionId> {
         let mut held: Vec<_> = self.counts.keys().copied().collect();
         if let Err(place) = held.binary_search(&self.published.id) {

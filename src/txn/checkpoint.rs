@@ -272,20 +272,26 @@ impl Core {
         if !self.queue.drain_untold() {
             return Ok(());
         }
-        let version = durable.head;
         let pins = self.pins.pin_held();
         // Pages that nothing pins any more must not be among those that are written: their runs could be handed out, and
         // written early by another transaction, meanwhile.
         self.sweep(durable);
-        self.space.lock().begin();
-        let writer =
-            PageWriter::new(Arc::clone(&self.store), Arc::clone(&self.space), self.pins.pin(version), version.id);
-        let prepared = prepare(self, durable, &writer, version, Vec::new(), LogAfter::Continued);
-        let mut prepared = prepared.inspect_err(|_| writer.rollback())?;
+        let (_, mut prepared) = self.freeze_head(durable, LogAfter::Continued)?;
         self.space.lock().publish();
         prepared.pins = Some(pins);
         self.checkpointer.begin(prepared);
         Ok(())
+    }
+
+    /// Settles what a slot of the newest version names, in a bracket of the space that is left open.
+    fn freeze_head(&self, durable: &Durable, log_after: LogAfter) -> Result<(PageWriter, Prepared)> {
+        let version = durable.head;
+        let base = self.pins.pin(version);
+        self.space.lock().begin();
+        let writer = PageWriter::new(Arc::clone(&self.store), Arc::clone(&self.space), base, version.id);
+        let prepared = prepare(self, durable, &writer, version, Vec::new(), log_after);
+        let prepared = prepared.inspect_err(|_| writer.rollback())?;
+        Ok((writer, prepared))
     }
 
     /// Takes over a checkpoint that ended beside the transactions. Of one that failed the first to ask learns why.
@@ -294,6 +300,12 @@ impl Core {
         done.outcome.inspect_err(|error| ::log::error!("a checkpoint failed: {error}"))?;
         conclude(self, durable, *done.prepared.expect("what succeeded is there"));
         Ok(())
+    }
+
+    /// Waits until no commit is queued, and no checkpoint goes on beside the transactions.
+    pub(super) fn come_to_rest(&self, durable: &mut Durable) -> Result<()> {
+        self.queue.drain()?;
+        self.finish_checkpoint(durable)
     }
 
     /// Waits for a checkpoint that goes on beside the transactions.
@@ -319,20 +331,12 @@ impl Core {
     /// Brings the newest version to the storage, under a slot of its own. Takes the room for it from the reserve. The
     /// writer's turn is taken and no transaction runs, or nobody else uses the database.
     pub(super) fn checkpoint(&self, durable: &mut Durable, log_after: LogAfter) -> Result<()> {
-        self.queue.drain()?;
-        self.finish_checkpoint(durable)?;
+        self.come_to_rest(durable)?;
         let reserve = durable.reserve.take();
         self.release(reserve.into_iter().collect());
-        let version = durable.head;
-        let base = self.pins.pin(version);
-        self.space.lock().begin();
-        let writer = PageWriter::new(Arc::clone(&self.store), Arc::clone(&self.space), base, version.id);
-        let done = prepare(self, durable, &writer, version, Vec::new(), log_after).and_then(|prepared| {
-            write(&self.store, &prepared, &|| usize::MAX)?;
-            flip(&self.store, &prepared)?;
-            Ok(prepared)
-        });
-        let prepared = done.inspect_err(|_| writer.rollback())?;
+        let (writer, prepared) = self.freeze_head(durable, log_after)?;
+        let written = write(&self.store, &prepared, &|| usize::MAX).and_then(|()| flip(&self.store, &prepared));
+        written.inspect_err(|_| writer.rollback())?;
         conclude(self, durable, prepared);
         drop(writer);
         self.settle(durable, Vec::new());

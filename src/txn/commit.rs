@@ -275,8 +275,7 @@ impl Ready {
         let record = match way {
             Way::Slot(log_after) => {
                 // What this one builds on has to be durable before it is.
-                core.queue.drain().map_err(aborted)?;
-                core.finish_checkpoint(&mut durable).map_err(aborted)?;
+                core.come_to_rest(&mut durable).map_err(aborted)?;
                 commit_by_slot(core, &mut durable, bracket, sealed, version, log_after)?;
                 core.trim(&mut durable);
                 return Ok(());

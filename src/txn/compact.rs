@@ -153,8 +153,7 @@ impl Compaction<'_> {
         let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
         transaction.without_log = true;
         // Commits that wait are pinned, but by no reader.
-        self.core.queue.drain()?;
-        self.core.finish_checkpoint(&mut self.core.durable.lock())?;
+        self.core.come_to_rest(&mut self.core.durable.lock())?;
         let (older, end) = (self.core.pins.held().len() - 1, self.ends()?.0);
         // What others added between two steps is not due to this.
         self.end_units_max += end.saturating_sub(self.end_units);
@@ -233,8 +232,7 @@ impl Compaction<'_> {
     /// that an end is reached from which a further call finds nothing to do.
     fn let_go(&mut self) -> Result<bool, CompactionError> {
         let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
-        self.core.queue.drain()?;
-        self.core.finish_checkpoint(&mut self.core.durable.lock())?;
+        self.core.come_to_rest(&mut self.core.durable.lock())?;
         let (end, _) = self.ends()?;
         let (reach, other_reach) = {
             let durable = self.core.durable.lock();

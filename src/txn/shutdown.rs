@@ -70,8 +70,7 @@ impl Core {
             return self.queue.check_shown(durable.is_log_cut());
         }
         if may_write {
-            self.queue.drain()?;
-            self.finish_checkpoint(&mut durable)?;
+            self.come_to_rest(&mut durable)?;
         }
         if may_write && (self.store.is_marked_open() || durable.head.id != durable.slot.transaction) {
             self.let_log_go(&mut durable)?;
