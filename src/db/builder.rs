@@ -14,6 +14,7 @@ use crate::io::storage::Storage;
 use crate::pages::header::Format;
 use crate::pages::layout::Layout;
 use crate::txn::core::{Core, CoreOptions};
+use crate::txn::create;
 use crate::txn::durability::Durability;
 use crate::txn::error::{DatabaseError, OpenFailure};
 use crate::txn::recover::{self, OpenOptions};
@@ -51,6 +52,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     identity: Option<[u8; 16]>,
     log_bytes_max: u64,
+    file_bytes_max: u64,
     durability: Durability,
     sync_delay_max: Duration,
     checkpoint_lag_commits: Option<u32>,
@@ -75,6 +77,7 @@ impl Builder {
             clock: Arc::new(SystemClock),
             identity: None,
             log_bytes_max: LOG_BYTES_MAX_DEFAULT,
+            file_bytes_max: u64::MAX,
             durability: Durability::Immediate,
             sync_delay_max: SYNC_DELAY_MAX_DEFAULT,
             checkpoint_lag_commits: None,
@@ -97,6 +100,13 @@ impl Builder {
     #[must_use]
     pub fn log_bytes_max(mut self, bytes: u64) -> Self {
         self.log_bytes_max = bytes;
+        self
+    }
+
+    /// Longest that the file may become, everything in it counted; none by default.
+    #[must_use]
+    pub fn file_bytes_max(mut self, bytes: u64) -> Self {
+        self.file_bytes_max = bytes;
         self
     }
 
@@ -226,9 +236,16 @@ impl Builder {
 
     fn open_file(&self, path: &Path, create: CreateMode, access: Access) -> Result<Database, DatabaseError> {
         self.layout()?;
+        // Where an empty database would be too long no file is made for it either.
+        let limit = create::check_limit(self.file_bytes_max);
+        let opening = if limit.is_ok() { create } else { CreateMode::OpenExisting };
         // Units smaller than a block of the device cannot be written past the page cache.
         let direct = self.unit_bytes >= UNIT_BYTES;
-        let (storage, _) = FileStorage::open(path, create, access, direct).map_err(|source| match source.kind() {
+        let opened = FileStorage::open(path, opening, access, direct);
+        if create != opening && opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            limit?;
+        }
+        let (storage, _) = opened.map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => DatabaseError::Locked(source.to_string().into()),
             _ => DatabaseError::Open(Box::new(OpenFailure { path: path.into(), source })),
         })?;
@@ -248,6 +265,7 @@ impl Builder {
             create: create.then_some(format),
             test_geometry: self.test_geometry,
             cache_bytes_max: self.cache_bytes_max,
+            file_bytes_max: self.file_bytes_max,
         };
         let opened = recover::open(storage, &options)?;
         let options = CoreOptions {

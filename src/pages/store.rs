@@ -81,6 +81,8 @@ pub(crate) struct PageStore {
     account: Arc<Account>,
     /// File length in units, as far as pages may lie.
     end_units: AtomicU64,
+    /// The file may not grow beyond so many units.
+    end_units_max: u64,
     poisoned: AtomicBool,
     /// The file could not grow the last time it was asked to.
     full: AtomicBool,
@@ -117,6 +119,7 @@ impl PageStore {
             unwritten: Unwritten::new(&account),
             account,
             end_units: AtomicU64::new(end_units),
+            end_units_max: u64::MAX,
             poisoned: AtomicBool::new(false),
             full: AtomicBool::new(false),
             cramped: AtomicBool::new(false),
@@ -124,6 +127,12 @@ impl PageStore {
             // A file that already asks for recovery needs no second mark.
             session: Mutex::new(Session { god, marked_open: god.recovery_required }),
         })
+    }
+
+    /// The same with a limit for the length of the file, which counts whole units.
+    pub(crate) fn with_limit(mut self, file_bytes_max: u64) -> Self {
+        self.end_units_max = file_bytes_max / u64::from(self.layout().unit_bytes());
+        self
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -358,6 +367,11 @@ impl PageStore {
 
     pub(crate) fn end_units(&self) -> u64 {
         self.end_units.load(Ordering::Acquire)
+    }
+
+    /// The file may not grow beyond so many units.
+    pub(crate) fn end_units_max(&self) -> u64 {
+        self.end_units_max
     }
 
     /// Gives the lock on the storage back.

@@ -182,6 +182,8 @@ impl PageWriter {
     fn grow(&self, space: &Allocator, units: u32) -> Result<u64> {
         let (wanted, needed) = (space.growth_for(units), space.growth_needed(units));
         let (wanted, needed) = (wanted.ok_or_else(file_too_large)?, needed.ok_or_else(file_too_large)?);
+        // Where the application limits the file there is no more room ahead than that.
+        let wanted = wanted.min(self.store.end_units_max()).max(needed);
         match self.store.grow(wanted) {
             Err(error) if error.is_out_of_space() && needed < wanted => self.store.grow(needed).map(|()| needed),
             grown => grown.map(|()| wanted),

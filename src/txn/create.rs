@@ -3,6 +3,7 @@
 //! Invariant: the magic is written last, after a valid slot is durable; a file without it was never a database.
 //! Layer 5 (txn). Rules: design.md, "Opening".
 
+use super::error::DatabaseError;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{TransactionId, TreeRoot};
 use crate::io::storage::{Storage, SyncKind, WriteMode};
@@ -13,6 +14,15 @@ use std::io::IoSlice;
 
 /// Length of a database without any region.
 pub(crate) const EMPTY_BYTES: u64 = 3 * BLOCK_BYTES as u64;
+
+/// Whether a database may have its least length.
+pub(crate) fn check_limit(file_bytes_max: u64) -> Result<(), DatabaseError> {
+    if file_bytes_max >= EMPTY_BYTES {
+        return Ok(());
+    }
+    let reason = format!("file_bytes_max is {file_bytes_max}, but an empty database takes {EMPTY_BYTES} bytes");
+    Err(DatabaseError::InvalidOption(reason.into()))
+}
 
 /// Writes block 0 and both slots of an empty database; the second slot stays blank.
 pub(crate) fn create(storage: &dyn Storage, format: &Format) -> Result<()> {

@@ -28,6 +28,8 @@ pub(crate) struct OpenOptions {
     /// Accept the small units and regions that tests use.
     pub(crate) test_geometry: bool,
     pub(crate) cache_bytes_max: usize,
+    /// Longest that the file may become.
+    pub(crate) file_bytes_max: u64,
 }
 
 type Blocks = [[u8; BLOCK_BYTES]; 3];
@@ -39,6 +41,7 @@ pub(crate) fn open(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<O
         Found::Database(selection) => *selection,
         Found::Nothing(why) => match options.create.as_ref().filter(|_| !options.read_only) {
             Some(format) => {
+                create::check_limit(options.file_bytes_max)?;
                 create::create(&*storage, format)?;
                 expect_database(&*storage)?
             }
@@ -156,6 +159,7 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
     let recovery_required = selection.god.is_none_or(|god| god.recovery_required);
     let god = GodByte { primary: selection.index, recovery_required, two_phase: true };
     let store = PageStore::new(storage, selection.format, god, end_units, options.cache_bytes_max)?;
+    let store = store.with_limit(options.file_bytes_max);
     if options.read_only || selection.god.is_none() {
         store.keep_silent(true);
     }

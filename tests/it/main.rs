@@ -40,6 +40,8 @@ mod input;
 #[cfg(test)]
 mod lifetimes;
 #[cfg(test)]
+mod limit;
+#[cfg(test)]
 mod log;
 #[cfg(test)]
 mod log_limits;

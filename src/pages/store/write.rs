@@ -188,7 +188,8 @@ impl PageStore {
         Ok(())
     }
 
-    /// Extends the file with reserved space. Running out of space here harms nothing and poisons nothing.
+    /// Extends the file with reserved space. Running out of space here harms nothing and poisons nothing, and neither does
+    /// the limit that the application sets.
     pub(crate) fn grow(&self, end_units: u64) -> Result<()> {
         if self.is_silent() {
             self.end_units.fetch_max(end_units, Ordering::AcqRel);
@@ -199,7 +200,7 @@ impl PageStore {
             return Err(StorageError::Poisoned);
         }
         let wanted_bytes = end_units.saturating_mul(u64::from(self.layout().unit_bytes()));
-        match self.storage.preallocate(wanted_bytes) {
+        match self.keep_limit(end_units, wanted_bytes).and_then(|()| self.storage.preallocate(wanted_bytes)) {
             Ok(()) => {
                 self.full.store(false, Ordering::Release);
                 self.cramped.store(false, Ordering::Release);
@@ -216,6 +217,16 @@ impl PageStore {
                 Err(StorageError::io("extend")(source))
             }
         }
+    }
+
+    /// Refuses to make the file longer than the application allows. Where it is longer already all of it may be used.
+    fn keep_limit(&self, end_units: u64, wanted_bytes: u64) -> io::Result<()> {
+        if end_units <= self.end_units_max || wanted_bytes <= self.storage.len()? {
+            return Ok(());
+        }
+        let limit_bytes = self.end_units_max * u64::from(self.layout().unit_bytes());
+        let reason = format!("the application limits it to {limit_bytes} bytes (Builder::file_bytes_max)");
+        Err(io::Error::new(io::ErrorKind::QuotaExceeded, reason))
     }
 
     /// Cuts the file. Nothing that memory or either slot reaches may lie at or above `end_units`.
