@@ -385,6 +385,19 @@ impl Allocator {
         Ok(None)
     }
 
+    /// Whether the file as it is has room for so many runs of `units` units.
+    pub(super) fn has_room(&mut self, units: u32, count: u32, src: &dyn BitmapSource) -> Result<bool> {
+        let order = u8::try_from(units.next_power_of_two().ilog2()).expect("an order is below 32");
+        let mut left = count;
+        // What is free is at the end, most of the time.
+        for index in (0..self.regions.len()).rev() {
+            if left > 0 && self.regions[index].orders_free > order {
+                left = left.saturating_sub(self.load(index, src)?.count_free_blocks(order));
+            }
+        }
+        Ok(left == 0)
+    }
+
     /// Takes a run out of the image and keeps it allocated: readers or the durable slot may still need it. Runs come
     /// from pointers on disk, so one that the image does not hold is damage and changes nothing.
     pub(crate) fn retire(&mut self, run: Run, src: &dyn BitmapSource) -> Result<()> {

@@ -98,6 +98,12 @@ impl Buddy {
         }
     }
 
+    /// How many blocks of an order could be cut from what is free.
+    pub(crate) fn count_blocks(&self, order: u8) -> u32 {
+        let sets = self.orders.iter().enumerate().skip(usize::from(order));
+        sets.map(|(larger, set)| set.count << (larger - usize::from(order))).sum()
+    }
+
     /// Order of the largest free block.
     pub(crate) fn largest_order(&self) -> Option<u8> {
         self.orders.iter().rposition(|set| set.count != 0).map(|order| u8::try_from(order).expect("orders are few"))

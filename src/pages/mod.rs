@@ -19,6 +19,7 @@ pub(crate) mod layout;
 pub(crate) mod region;
 pub(crate) mod region_table;
 mod relocate;
+mod room;
 pub(crate) mod select;
 pub(crate) mod slot;
 pub(crate) mod snapshot;

@@ -75,6 +75,11 @@ impl Region {
         self.buddy().largest_order()
     }
 
+    /// How many blocks of an order can be handed out.
+    pub(crate) fn count_free_blocks(&mut self, order: u8) -> u32 {
+        self.buddy().count_blocks(order)
+    }
+
     /// Order of the largest free block of the image, in a file that reaches the end of the region.
     pub(crate) fn image_order_max(&self) -> Option<u8> {
         Buddy::build(&self.image, self.image.len()).largest_order()

@@ -13,7 +13,7 @@ use super::store::{PageStore, child_sum};
 use super::version::Pin;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{PageId, Run, TransactionId};
-use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
 
 /// Values from this size on are written at once, from the caller's slice.
@@ -70,6 +70,10 @@ pub(crate) struct PageWriter {
     redo_bytes: AtomicUsize,
     /// The changes of rows that are recorded are all that the transaction does.
     is_loggable: AtomicBool,
+    /// Units that the transaction was handed out.
+    taken_units: AtomicU64,
+    /// Units that it gave back or only retired.
+    freed_units: AtomicU64,
 }
 
 impl PageWriter {
@@ -78,7 +82,21 @@ impl PageWriter {
         let (dirty_bytes, buffered_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let behind = WriteBehind::new(Arc::clone(&store));
         let (redo_bytes, is_loggable) = (AtomicUsize::new(0), AtomicBool::new(true));
-        Self { store, space, base, birth, dead, dirty_bytes, buffered_bytes, behind, redo_bytes, is_loggable }
+        let (taken_units, freed_units) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self {
+            store,
+            space,
+            base,
+            birth,
+            dead,
+            dirty_bytes,
+            buffered_bytes,
+            behind,
+            redo_bytes,
+            is_loggable,
+            taken_units,
+            freed_units,
+        }
     }
 
     pub(crate) fn store(&self) -> &PageStore {
@@ -169,8 +187,10 @@ impl PageWriter {
         found.map(|run| self.check_unused(run)).transpose()
     }
 
-    /// A damaged file can reach units that its bitmaps call free, so this is an error and not an assertion.
+    /// Takes note of a run that was handed out. A damaged file can reach units that its bitmaps call free, so that is an
+    /// error and not an assertion.
     fn check_unused(&self, run: Run) -> Result<Run> {
+        self.taken_units.fetch_add(u64::from(run.units), Ordering::Relaxed);
         if self.store.remembers(run) {
             return Err(StorageError::corrupted_page(run.page, "the page is in use, but recorded as free"));
         }
@@ -179,7 +199,7 @@ impl PageWriter {
 
     /// Makes the file long enough for a run: with some room ahead, or as long as must be where the device is nearly
     /// full. Returns the new length.
-    fn grow(&self, space: &Allocator, units: u32) -> Result<u64> {
+    pub(super) fn grow(&self, space: &Allocator, units: u32) -> Result<u64> {
         let (wanted, needed) = (space.growth_for(units), space.growth_needed(units));
         let (wanted, needed) = (wanted.ok_or_else(file_too_large)?, needed.ok_or_else(file_too_large)?);
         // Where the application limits the file there is no more room ahead than that.
@@ -190,8 +210,18 @@ impl PageWriter {
         }
     }
 
+    /// Whether the transaction made the database larger so far.
+    pub(super) fn has_grown(&self) -> bool {
+        self.taken_units.load(Ordering::Relaxed) > self.freed_units.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn space(&self) -> &Space {
+        &self.space
+    }
+
     /// Takes back a run that the head version no longer reaches.
     pub(crate) fn free(&self, run: Run, birth: TransactionId) -> Result<()> {
+        self.freed_units.fetch_add(u64::from(run.units), Ordering::Relaxed);
         if birth == self.birth {
             self.await_page(run.page)?;
             let mut space = self.space.lock();

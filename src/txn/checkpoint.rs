@@ -191,7 +191,12 @@ fn next_log(
         return Ok(Some(lower.map_or(old, begun)));
     }
     match writer.allocate(units) {
-        Ok(run) => Ok(Some(begun(run))),
+        // On a full device removals come first, here as well.
+        Ok(run) => match writer.make_room() {
+            Ok(()) => Ok(Some(begun(run))),
+            Err(error) if error.is_out_of_space() => writer.free(run, writer.birth()).map(|()| None),
+            Err(error) => Err(error),
+        },
         // There may be room for all the rest: without a log small commits are slow, and that is all.
         Err(error) if error.is_out_of_space() => Ok(None),
         Err(error) => Err(error),

@@ -193,6 +193,9 @@ impl WriteTransaction {
         }
         let (data, forward) = roots.seal(&mut sealed)?;
         bracket.writer.await_all()?;
+        if !self.without_log {
+            bracket.writer.keep_room()?;
+        }
         Ok(Some(Change { sealed, data, forward, redo }))
     }
 
