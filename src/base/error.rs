@@ -18,12 +18,13 @@ pub enum StorageError {
     /// Bytes of the file are not what was written, or contradict each other.
     #[error("corrupted: {0}")]
     Corrupted(#[source] Box<Corruption>),
-    /// The file cannot grow: device full, quota, or the largest size of the format.
+    /// The file cannot grow: device full, quota, the limit that the application sets
+    /// ([`Builder::file_bytes_max`](crate::Builder::file_bytes_max)), or the largest size of the format.
     #[error("out of space: the file cannot grow to {wanted_bytes} bytes: {source}")]
     OutOfSpace {
         /// The file length that was asked for.
         wanted_bytes: u64,
-        /// What the system said.
+        /// What the system said, or which limit it is.
         source: io::Error,
     },
     /// An earlier write or sync failed; this handle writes no more. Reopening the database decides what was kept.
@@ -153,7 +154,7 @@ impl StorageError {
         matches!(self, Self::Corrupted(_))
     }
 
-    /// Whether freeing space on the device would help.
+    /// Whether freeing space on the device would help, or a higher limit for the file where the application sets one.
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {
         match self {

@@ -103,7 +103,44 @@ impl Builder {
         self
     }
 
-    /// Longest that the file may become, everything in it counted; none by default.
+    /// Longest that the file may become, the redo log and everything else in it counted, rounded down to whole blocks of 4096
+    /// bytes; as long as the device allows by default. It holds while the database is open, is not stored in the file, and
+    /// counts for databases in memory too.
+    ///
+    /// What does not fit fails as it does on a full device: with an error whose `is_out_of_space()` is true and whose
+    /// text names the limit. The transaction is aborted, readers go on, and so do transactions that need no more room. Some
+    /// room is kept for removals, so that a transaction that removes a few rows goes through and makes room for others; it may
+    /// have to wait for readers that hold older versions. A transaction that changes or removes rows all over the file needs
+    /// room for new copies of their pages: take a few at a time.
+    ///
+    /// A file that is longer already is opened all the same and does not grow. Where it has no free space inside even
+    /// removals fail with the same error; with a limit a little above its length they work. Opening a database that was
+    /// not closed needs the room that its last transactions had.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), cowslip::Error> {
+    /// use cowslip::{Database, TableDefinition};
+    /// const LINES: TableDefinition<u64, &str> = TableDefinition::new("lines");
+    /// let db = Database::builder().file_bytes_max(1 << 20).in_memory()?;
+    /// let add = |id: u64| {
+    ///     db.update(|tx| {
+    ///         tx.open_table(LINES)?.insert(id, &*"line".repeat(5000))?;
+    ///         Ok::<_, cowslip::Error>(())
+    ///     })
+    /// };
+    /// let (id, error) = (0..).find_map(|id| Some((id, add(id).err()?))).expect("a MiB is soon full");
+    /// assert!(error.is_out_of_space());
+    /// db.update(|tx| {
+    ///     tx.open_table(LINES)?.remove_range(..2)?;
+    ///     Ok::<_, cowslip::Error>(())
+    /// })?;
+    /// add(id)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Creating a database fails with [`DatabaseError::InvalidOption`] where the limit is below the 12288 bytes of an empty
+    /// one; no file is made then, and an empty one stays empty.
     #[must_use]
     pub fn file_bytes_max(mut self, bytes: u64) -> Self {
         self.file_bytes_max = bytes;

@@ -76,7 +76,7 @@ macro_rules! storage_questions {
                 self.storage_error().is_some_and(StorageError::is_corruption)
             }
 
-            /// Whether freeing space on the device would help.
+            /// Whether freeing space on the device would help, or a higher limit for the file where the application sets one.
             #[must_use]
             pub fn is_out_of_space(&self) -> bool {
                 self.storage_error().is_some_and(StorageError::is_out_of_space)

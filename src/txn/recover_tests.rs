@@ -23,14 +23,13 @@ use std::time::Duration;
 fn open(disk: &SimDisk, create: bool, read_only: bool) -> Result<Arc<Core>, DatabaseError> {
     let layout = Layout::new(512, 1, 64).unwrap();
     let format = Format { layout, uuid: [1; 16], read_only_compatible: 0, compatible: 0 };
-    let options =
-        OpenOptions {
-            read_only,
-            create: create.then_some(format),
-            test_geometry: true,
-            cache_bytes_max: 1 << 20,
-            file_bytes_max: u64::MAX,
-        };
+    let options = OpenOptions {
+        read_only,
+        create: create.then_some(format),
+        test_geometry: true,
+        cache_bytes_max: 1 << 20,
+        file_bytes_max: u64::MAX,
+    };
     let opened = recover::open(Arc::new(disk.clone()), &options)?;
     let options = CoreOptions {
         clock: Arc::new(SystemClock),

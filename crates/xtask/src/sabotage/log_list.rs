@@ -199,6 +199,22 @@ pub(super) const LOG_SABOTAGES: &[Sabotage] = &[
         commands: STORE,
     },
     Sabotage {
+        name: "insertions_use_the_room_for_removals",
+        rule: "R18: what makes the database larger leaves room for a removal",
+        file: "src/pages/writer.rs",
+        find: "> self.freed_units.load(Ordering::Relaxed)",
+        replace: "> self.freed_units.load(Ordering::Relaxed) + (1 << 40)",
+        commands: STORE,
+    },
+    Sabotage {
+        name: "file_grows_beyond_its_limit",
+        rule: "the file keeps to the limit that the application sets",
+        file: "src/pages/store/write.rs",
+        find: "if end_units <= self.end_units_max || wanted_bytes",
+        replace: "if end_units <= self.end_units_max.saturating_add(4) || wanted_bytes",
+        commands: STORE,
+    },
+    Sabotage {
         name: "turn_is_given_back_twice",
         rule: "one writer at a time",
         file: "src/txn/core.rs",
