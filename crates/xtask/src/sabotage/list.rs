@@ -261,8 +261,8 @@ const STORE_SABOTAGES: &[Sabotage] = &[
         name: "growth_reserves_no_space",
         rule: "R18: space is reserved before anything is written",
         file: "src/pages/store/write.rs",
-        find: "match self.storage.preallocate(wanted_bytes) {",
-        replace: "match self.storage.len().map(|_| ()) {",
+        find: "and_then(|()| self.storage.preallocate(wanted_bytes)) {",
+        replace: "and_then(|()| self.storage.len().map(|_| ())) {",
         commands: DEFAULT,
     },
     Sabotage {
