@@ -23,12 +23,17 @@ pub mod sim {
 pub use base::clock::{Clock, SystemClock};
 pub use base::codec::DecodeError;
 pub use base::error::{Corruption, IoFailure, StorageError};
+pub use base::histogram::Histogram;
 pub use base::ids::TransactionId;
 pub use db::builder::Builder;
 pub use db::database::Database;
 pub use io::file::{Access, CreateMode, FileStorage};
 pub use io::memory::MemoryStorage;
 pub use io::storage::{LockMode, Storage, SyncKind, WriteMode};
+pub use pages::observer::{
+    CheckpointBegunEvent, CheckpointEvent, CheckpointFailedEvent, CommitEvent, CommitKind, LogWriteEvent, Observer,
+    PoisonedEvent, RecoveryReport, SyncEvent,
+};
 pub use pages::select::OpenNote;
 pub use table::codec::descending::Desc;
 pub use table::definition::{TableDefinition, TableHandle, UntypedTableHandle};
@@ -54,4 +59,5 @@ pub use txn::error::{
 pub use txn::future::CommitFuture;
 pub use txn::oracle::{IntegrityReport, QuickReport};
 pub use txn::read::ReadTransaction;
+pub use txn::stats::{CheckpointStats, CommitStats, DatabaseStats, LogStats, ReaderStats, SpaceStats, WrittenStats};
 pub use txn::write::WriteTransaction;

@@ -5,7 +5,7 @@
 
 use super::budget;
 use super::database::Database;
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock, Stopwatch, SystemClock};
 use crate::base::random::random_id;
 use crate::base::sync::Arc;
 use crate::io::file::{Access, CreateMode, FileStorage};
@@ -13,11 +13,13 @@ use crate::io::memory::MemoryStorage;
 use crate::io::storage::Storage;
 use crate::pages::header::Format;
 use crate::pages::layout::Layout;
+use crate::pages::observer::Observer;
 use crate::txn::core::{Core, CoreOptions};
 use crate::txn::create;
 use crate::txn::durability::Durability;
 use crate::txn::error::{DatabaseError, OpenFailure};
 use crate::txn::recover::{self, OpenOptions};
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -56,6 +58,17 @@ pub struct Builder {
     durability: Durability,
     sync_delay_max: Duration,
     checkpoint_lag_commits: Option<u32>,
+    observer: Option<Observed>,
+}
+
+/// An observer, of which nothing is known that could be printed.
+#[derive(Clone)]
+struct Observed(Arc<dyn Observer>);
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 impl Default for Builder {
@@ -81,6 +94,7 @@ impl Builder {
             durability: Durability::Immediate,
             sync_delay_max: SYNC_DELAY_MAX_DEFAULT,
             checkpoint_lag_commits: None,
+            observer: None,
         }
     }
 
@@ -174,6 +188,38 @@ impl Builder {
     #[must_use]
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Whom to tell of commits, checkpoints, log writes, syncs, recovery and failures; nobody by default. [`Observer`] says
+    /// when it is called and what it may do. Each database that is opened with these options tells it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cowslip::{Database, Observer, SyncEvent};
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    ///
+    /// #[derive(Default)]
+    /// struct SlowSyncs(AtomicU64);
+    ///
+    /// impl Observer for SlowSyncs {
+    ///     fn synced(&self, sync: &SyncEvent) {
+    ///         if sync.duration.as_millis() > 100 {
+    ///             self.0.fetch_add(1, Ordering::Relaxed);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let slow = Arc::new(SlowSyncs::default());
+    /// let db = Database::builder().observer(slow.clone()).in_memory()?;
+    /// db.close()?;
+    /// println!("{} slow syncs", slow.0.load(Ordering::Relaxed));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(Observed(observer));
         self
     }
 
@@ -295,6 +341,7 @@ impl Builder {
         create: bool,
         read_only: bool,
     ) -> Result<Database, DatabaseError> {
+        let opening = Stopwatch::start();
         let uuid = self.identity.unwrap_or_else(random_id);
         let format = Format { layout: self.layout()?, uuid, read_only_compatible: 0, compatible: 0 };
         let options = OpenOptions {
@@ -305,6 +352,9 @@ impl Builder {
             file_bytes_max: self.file_bytes_max,
         };
         let opened = recover::open(storage, &options)?;
+        if let Some(Observed(observer)) = &self.observer {
+            opened.store.meter().observe(Arc::clone(observer));
+        }
         let options = CoreOptions {
             clock: Arc::clone(&self.clock),
             read_only,
@@ -313,6 +363,7 @@ impl Builder {
             durability: self.durability,
             sync_delay_max: self.sync_delay_max,
             checkpoint_lag_commits: self.checkpoint_lag_commits,
+            opening,
         };
         let core = Core::new(opened, options);
         core.replay()?;

@@ -12,6 +12,7 @@ use super::extent::{self, Extent, Piece};
 use super::frames::Frames;
 use super::header::{Format, GodByte};
 use super::layout::Layout;
+use super::meter::Meter;
 use super::snapshot::PageRef;
 use super::translation::Place;
 use super::unwritten::Unwritten;
@@ -79,6 +80,7 @@ pub(crate) struct PageStore {
     /// Pages of published versions that are not on the storage.
     unwritten: Unwritten,
     account: Arc<Account>,
+    meter: Meter,
     /// File length in units, as far as pages may lie.
     end_units: AtomicU64,
     /// The file may not grow beyond so many units.
@@ -118,6 +120,7 @@ impl PageStore {
             cache: Cache::new(account.extents_bytes_max()),
             unwritten: Unwritten::new(&account),
             account,
+            meter: Meter::new(),
             end_units: AtomicU64::new(end_units),
             end_units_max: u64::MAX,
             poisoned: AtomicBool::new(false),
@@ -146,6 +149,11 @@ impl PageStore {
     /// The account of memory, which everybody who keeps anything of the store charges.
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
+    }
+
+    /// What is counted of the database.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {

@@ -71,6 +71,14 @@ impl Pins {
         self.state.lock().held()
     }
 
+    /// How much is held.
+    pub(crate) fn census(&self) -> Census {
+        let state = self.state.lock();
+        let held = state.held();
+        let oldest = held.first().copied().unwrap_or(state.published.id);
+        Census { pins: state.counts.values().map(|count| *count as u64).sum(), versions: held.len() as u64, oldest }
+    }
+
     /// Pins every version that some pin holds, and the published one.
     pub(crate) fn pin_held(self: &Arc<Self>) -> PinSet {
         let mut state = self.state.lock();
@@ -80,6 +88,15 @@ impl Pins {
         }
         PinSet { pins: Arc::clone(self), versions }
     }
+}
+
+/// What pins hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Census {
+    pub(crate) pins: u64,
+    /// The published one included.
+    pub(crate) versions: u64,
+    pub(crate) oldest: TransactionId,
 }
 
 /// Keeps every version that was held when it was made.

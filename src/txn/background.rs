@@ -59,6 +59,7 @@ impl Drop for Panicking<'_> {
     fn drop(&mut self) {
         self.0.store.poison();
         let done = Done { prepared: None, outcome: Err(StorageError::Poisoned) };
+        self.0.store.meter().checkpoint_ended(done.outcome.as_ref().err());
         self.0.state.lock().stage = Stage::Done(done);
         self.0.changed.notify_all();
     }
@@ -127,6 +128,7 @@ impl Checkpointer {
             .and_then(|()| checkpoint::flip(&self.store, &prepared));
         // Not dropped by whoever panicked before and ends the session on the way out.
         std::mem::forget(panicking);
+        self.store.meter().checkpoint_ended(outcome.as_ref().err());
         let mut state = self.state.lock();
         state.stage = Stage::Done(Done { prepared: Some(prepared), outcome });
         self.changed.notify_all();

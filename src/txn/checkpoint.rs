@@ -12,6 +12,7 @@ use crate::base::ids::{PageId, Run};
 use crate::base::sync::Arc;
 use crate::pages::allocator::Frozen;
 use crate::pages::behind::Sealed;
+use crate::pages::meter::CheckpointBytes;
 use crate::pages::slot::{self, Blob, LogSegment, LogStart, Slot};
 use crate::pages::store::PageStore;
 use crate::pages::unwritten::Content;
@@ -234,7 +235,19 @@ pub(super) fn write(store: &PageStore, prepared: &Prepared, writers: &dyn Fn() -
     for pages in pages.chunks(PAGES_AT_ONCE) {
         store.write_sorted(pages, writers())?;
     }
+    count(store, prepared);
     store.sync()
+}
+
+/// Says what the bytes that were written are for.
+fn count(store: &PageStore, prepared: &Prepared) {
+    let table = store.padded(prepared.frozen.table.len());
+    store.meter().checkpoint_written(&CheckpointBytes {
+        direct_pages: prepared.sealed.iter().map(|sealed| store.padded(sealed.bytes.len())).sum(),
+        checkpoint_pages: prepared.unwritten.iter().map(|(_, content)| store.padded(content.bytes().len())).sum(),
+        space: prepared.frozen.bitmaps.iter().map(|(_, bytes)| store.padded(bytes.len())).sum::<u64>() + table,
+        log_padding: prepared.segment.map_or(0, |it| u64::from(it.units) * u64::from(store.layout().unit_bytes())),
+    });
 }
 
 /// Second phase: the slot that is not in use and the god byte, durable together. This is the commit point.
@@ -253,6 +266,7 @@ pub(super) fn conclude(core: &Core, durable: &mut Durable, mut prepared: Prepare
     durable.reserve = prepared.reserve;
     durable.other_reach_units = durable.slot.reach_units;
     durable.slot = prepared.slot;
+    core.store.meter().slot_serves(durable.slot.transaction);
     durable.index = prepared.index;
     match (&prepared.pins, prepared.slot.log) {
         (None, _) => core.queue.set_log(prepared.log),
@@ -284,6 +298,7 @@ impl Core {
         let (_, mut prepared) = self.freeze_head(durable, LogAfter::Continued)?;
         self.space.lock().publish();
         prepared.pins = Some(pins);
+        self.store.meter().checkpoint_begun(prepared.slot.transaction);
         self.checkpointer.begin(prepared);
         Ok(())
     }
@@ -340,7 +355,9 @@ impl Core {
         let reserve = durable.reserve.take();
         self.release(reserve.into_iter().collect());
         let (writer, prepared) = self.freeze_head(durable, log_after)?;
+        self.store.meter().checkpoint_begun(prepared.slot.transaction);
         let written = write(&self.store, &prepared, &|| usize::MAX).and_then(|()| flip(&self.store, &prepared));
+        self.store.meter().checkpoint_ended(written.as_ref().err());
         written.inspect_err(|_| writer.rollback())?;
         conclude(self, durable, prepared);
         drop(writer);

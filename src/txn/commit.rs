@@ -148,7 +148,9 @@ impl WriteTransaction {
         if self.is_poisoned() {
             return Err(self.take_untold().map_or(CommitError::Poisoned, aborted));
         }
-        let OpenTransaction { tables, roots, bracket } = self.open.take().expect("the transaction ends only by value");
+        let OpenTransaction { tables, roots, mut bracket } =
+            self.open.take().expect("the transaction ends only by value");
+        bracket.watch.restart();
         let tables = std::mem::take(&mut *tables.lock());
         if let Some((name, _)) = tables.iter().find(|(_, staged)| matches!(staged, Staged::Open)) {
             return Err(CommitError::TableLeaked(name.clone()));
@@ -156,6 +158,7 @@ impl WriteTransaction {
         let core = Arc::clone(bracket.turn.core());
         let durable = core.durable.lock();
         let Some(change) = self.seal(tables, roots.into_value(), &bracket).map_err(aborted)? else {
+            bracket.watch.is_unchanged = true;
             return Ok((durable.head.id, None));
         };
         if core.store.is_poisoned() {
@@ -263,6 +266,7 @@ fn commit_by_slot(
     bracket.concluded = true;
     durable.head = version;
     core.queue.publish(version);
+    bracket.watch.committed_by_slot(&core.store, version.id);
     let dead = bracket.writer.take_dead();
     // The writer pins the version it began on; its turn goes on in the caller's lock on `durable`.
     drop(bracket);
@@ -297,7 +301,8 @@ impl Ready {
         // A record that nobody waits for becomes durable all the same.
         let delay = if is_hidden { outcome.as_ref().map(|_| Duration::ZERO) } else { Some(core.sync_delay_max) };
         let due = delay.filter(|_| record.is_some()).map(Deadline::after);
-        core.queue.push(Queued { version, record, is_hidden, due, outcomes: outcome.into_iter().collect() });
+        let outcomes = outcome.into_iter().collect();
+        core.queue.push(Queued { version, record, is_hidden, due, outcomes, watch: bracket.watch });
         let dead = bracket.writer.take_dead();
         // The writer pins the version that it began on. The next one waits for the lock on `durable`.
         drop(bracket);

@@ -9,17 +9,19 @@ use super::durability::Durability;
 use super::error::TransactionError;
 use super::queue::CommitQueue;
 use super::reclaim::Reclaim;
-use crate::base::clock::{Clock, Deadline};
+use crate::base::clock::{Clock, Deadline, Stopwatch};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Run, TransactionId};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::pages::header::GodByte;
+use crate::pages::observer::RecoveryReport;
 use crate::pages::select::OpenNote;
 use crate::pages::slot::Slot;
 use crate::pages::store::PageStore;
 use crate::pages::version::{Pins, Version};
 use crate::pages::writer::Space;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// An open database.
@@ -46,6 +48,10 @@ pub(crate) struct Core {
     pub(super) is_unclean: bool,
     /// What the log held is applied: until then nothing is written, at close neither.
     pub(super) is_recovered: AtomicBool,
+    /// When the opening began.
+    pub(super) opening: Stopwatch,
+    /// What it found, once it is done.
+    pub(super) recovery: OnceLock<RecoveryReport>,
     /// No transaction of this session has a lower id: readers may have seen those below before a crash.
     id_min: AtomicU64,
     turn: Turn,
@@ -110,6 +116,8 @@ pub(crate) struct CoreOptions {
     pub(crate) sync_delay_max: Duration,
     /// Checkpoints beside the transactions are made by the commit that comes so many later, not by a thread.
     pub(crate) checkpoint_lag_commits: Option<u32>,
+    /// When the opening began.
+    pub(crate) opening: Stopwatch,
 }
 
 /// Ids that a session may give to transactions beyond the last durable one.
@@ -118,6 +126,7 @@ pub(super) const IDS_AHEAD: u64 = 1 << 24;
 impl Core {
     pub(crate) fn new(opened: Opened, options: CoreOptions) -> Arc<Self> {
         let published = opened.durable.head;
+        opened.store.meter().slot_serves(opened.durable.slot.transaction);
         let is_recovered = AtomicBool::new(opened.durable.slot.log.is_none());
         let (store, pins) = (Arc::new(opened.store), Pins::new(published));
         Arc::new(Self {
@@ -137,9 +146,16 @@ impl Core {
             id_min: AtomicU64::new(0),
             is_unclean: opened.is_unclean,
             is_recovered,
+            opening: options.opening,
+            recovery: OnceLock::new(),
             turn: Turn::default(),
             header_damaged: AtomicBool::new(opened.header_damaged),
         })
+    }
+
+    /// What opening found.
+    pub(crate) fn recovery_report(&self) -> &RecoveryReport {
+        self.recovery.get().expect("a database is handed out once what the log holds is applied")
     }
 
     /// Whether nothing may be written: as asked for, or because block 0 is damaged and not repaired.

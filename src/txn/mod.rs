@@ -23,4 +23,5 @@ pub(crate) mod recover;
 mod recover_tests;
 mod replay;
 pub(crate) mod shutdown;
+pub(crate) mod stats;
 pub(crate) mod write;

@@ -6,11 +6,13 @@
 
 use super::future::Outcome;
 use super::log::{BODY_BYTES_MAX, LogRoom, LogWriter};
+use super::stats::CommitWatch;
 use crate::base::clock::Deadline;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::pages::account::Charge;
+use crate::pages::observer::CommitKind;
 use crate::pages::slot::LogStart;
 use crate::pages::store::PageStore;
 use crate::pages::version::{Pin, Pins, Version};
@@ -45,6 +47,8 @@ pub(super) struct Queued {
     pub(super) due: Option<Deadline>,
     /// Who is to be told.
     pub(super) outcomes: Vec<Arc<Outcome>>,
+    /// How long the commit took is counted.
+    pub(super) watch: CommitWatch,
 }
 
 /// A record that has its place in the log, as far as the room for it is kept.
@@ -57,12 +61,15 @@ pub(super) struct QueuedRecord {
 #[derive(Debug)]
 struct Waiting {
     commit: Queued,
+    /// Length of the record, which is taken when it is written.
+    record_bytes: Option<u64>,
     /// Until the version is published.
     pin: Option<Pin>,
 }
 
 #[derive(Debug)]
 struct State {
+    store: Arc<PageStore>,
     /// Where the slot names a log.
     log: Option<LogRoom>,
     /// Changes of rows in what was appended, as far as a replay may have to make them.
@@ -109,7 +116,8 @@ impl State {
             self.count_bytes(record.body.len(), 0);
         }
         let pin = Some(pins.pin(commit.version));
-        self.waiting.push_back(Waiting { commit, pin });
+        let record_bytes = commit.record.as_ref().map(|record| record.body.len() as u64);
+        self.waiting.push_back(Waiting { commit, record_bytes, pin });
         if let Some(failure) = &mut self.failure {
             let outcomes = self.waiting.back_mut().map(|last| std::mem::take(&mut last.commit.outcomes));
             outcomes.into_iter().flatten().for_each(|outcome| outcome.in_doubt(failure.tell()));
@@ -136,6 +144,7 @@ impl State {
                 break;
             }
             self.published = waiting.publish(pins, &mut self.told);
+            waiting.tell(&self.store, false);
         }
         while self.in_flight == 0
             && self.waiting.front().is_some_and(|first| first.pin.is_none() && first.commit.record.is_none())
@@ -172,6 +181,7 @@ impl State {
         for mut waiting in done {
             if waiting.pin.is_some() {
                 self.published = waiting.publish(pins, &mut self.told);
+                waiting.tell(&self.store, true);
             }
         }
         // Groups take less room than their records would have taken each for itself.
@@ -205,6 +215,14 @@ impl State {
 }
 
 impl Waiting {
+    /// Counts a commit that was published.
+    fn tell(&self, store: &PageStore, is_written: bool) {
+        let kind = if self.record_bytes.is_some() { CommitKind::Log } else { CommitKind::Memory };
+        let is_durable = is_written && self.record_bytes.is_some();
+        let id = self.commit.version.id;
+        self.commit.watch.committed(store, kind, id, self.record_bytes.unwrap_or(0), is_durable);
+    }
+
     fn publish(&mut self, pins: &Pins, told: &mut Vec<Arc<Outcome>>) -> TransactionId {
         let version = self.commit.version;
         pins.publish(version);
@@ -241,6 +259,7 @@ enum Wake {
 impl CommitQueue {
     pub(super) fn new(store: Arc<PageStore>, pins: Arc<Pins>) -> Arc<Self> {
         let state = State {
+            store: Arc::clone(&store),
             log: None,
             appended_changes: 0,
             writer: None,
@@ -274,7 +293,9 @@ impl CommitQueue {
     pub(super) fn set_log(&self, writer: Option<LogWriter>) {
         let mut state = self.state.lock();
         assert!(state.waiting.is_empty(), "a slot is written when nothing waits");
-        state.log = writer.as_ref().map(LogWriter::room);
+        let room = writer.as_ref().map(LogWriter::room);
+        log_growth(state.log.as_ref(), room.as_ref());
+        state.log = room;
         state.appended_changes = 0;
         state.writer = writer;
     }
@@ -472,6 +493,14 @@ fn wake(mut state: MutexGuard<'_, State>) {
         if catch_unwind(AssertUnwindSafe(|| outcome.wake())).is_err() {
             log::error!("waking a task that awaited a commit panicked");
         }
+    }
+}
+
+/// Says that the log became longer.
+fn log_growth(before: Option<&LogRoom>, after: Option<&LogRoom>) {
+    let units = |room: &LogRoom| room.segment().units;
+    if let Some(after) = after.filter(|after| units(after) > before.map_or(0, units)) {
+        log::info!("the redo log has {} units from now on, before {}", units(after), before.map_or(0, units));
     }
 }
 

@@ -9,7 +9,7 @@ use super::error::{DatabaseError, TransactionError};
 use super::read::ReadTransaction;
 use super::recover::{self, OpenOptions};
 use super::write::WriteTransaction;
-use crate::base::clock::SystemClock;
+use crate::base::clock::{Stopwatch, SystemClock};
 use crate::base::error::StorageError;
 use crate::base::ids::TreeRoot;
 use crate::base::sync::Arc;
@@ -39,6 +39,7 @@ fn open(disk: &SimDisk, create: bool, read_only: bool) -> Result<Arc<Core>, Data
         durability: Durability::Immediate,
         sync_delay_max: Duration::from_millis(50),
         checkpoint_lag_commits: None,
+        opening: Stopwatch::start(),
     };
     Ok(Core::new(opened, options))
 }

@@ -14,28 +14,55 @@ use crate::base::error::{Result, StorageError};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::btree::redo::take_change;
+use crate::pages::observer::RecoveryReport;
 use crate::pages::select::OpenNote;
-use crate::pages::slot::LogStart;
+use crate::pages::slot::{LogStart, Slot};
 
 /// What a replay has to do.
+#[derive(Default)]
 struct Work {
     last: Option<RecordHead>,
     records: u64,
+    /// Changes of rows.
+    changes: u64,
+    /// Units of the log that hold the records.
+    units: u64,
 }
 
 impl Core {
     /// Applies what the log holds beyond the slot. Nobody else uses the database yet.
     pub(crate) fn replay(self: &Arc<Self>) -> Result<(), DatabaseError> {
-        self.apply_log()?;
+        let slot = self.durable.lock().slot;
+        let work = slot.log.map_or_else(|| Ok(Work::default()), |start| self.verify_log(start))?;
+        if let (Some(start), Some(last)) = (slot.log, work.last) {
+            self.apply_log(start, last, &work)?;
+        }
         self.skip_seen_ids(self.durable.lock().head.id);
         self.is_recovered.store(true, Ordering::Release);
+        self.report_opening(&slot, &work);
         Ok(())
     }
 
-    fn apply_log(self: &Arc<Self>) -> Result<(), DatabaseError> {
-        let Some(start) = self.durable.lock().slot.log else { return Ok(()) };
-        let work = self.verify_log(start)?;
-        let Some(last) = work.last else { return Ok(()) };
+    fn report_opening(&self, slot: &Slot, work: &Work) {
+        let unit_bytes = u64::from(self.store.layout().unit_bytes());
+        let report = RecoveryReport {
+            notes: self.notes.clone(),
+            checkpoint: slot.transaction,
+            transaction: self.durable.lock().head.id,
+            records: work.records,
+            changes: work.changes,
+            log_used_bytes: work.units * unit_bytes,
+            log_capacity_bytes: slot
+                .log
+                .map_or(0, |start| u64::from(start.segment.units.saturating_sub(1)) * unit_bytes),
+            duration: self.opening.elapsed(),
+        };
+        log::debug!("opened at transaction {} in {:?}", report.transaction, report.duration);
+        self.store.meter().opened(&report);
+        self.recovery.get_or_init(|| report);
+    }
+
+    fn apply_log(self: &Arc<Self>, start: LogStart, last: RecordHead, work: &Work) -> Result<(), DatabaseError> {
         log::warn!("opening: {} commits are recovered from the log, the last is {}", work.records, last.id);
         let turn = TurnGuard::take(Arc::clone(self));
         let mut transaction = WriteTransaction::begin_as(turn, last.id).map_err(storage_error)?;
@@ -59,8 +86,9 @@ impl Core {
     /// Reads the whole log and finds what it ends with.
     fn verify_log(&self, start: LogStart) -> Result<Work> {
         let slot = self.served();
-        let mut work = Work { last: None, records: 0 };
-        LogReader::open(&self.store, start)?.replay(&slot, |record| {
+        let mut work = Work::default();
+        let mut reader = LogReader::open(&self.store, start)?;
+        reader.replay(&slot, |record| {
             let mut record = record.clone();
             while let Some(table) = record.next_table()? {
                 let mut changes = Decoder::new(table.changes);
@@ -68,11 +96,13 @@ impl Core {
                     take_change(&mut changes)?;
                 }
                 changes.finish()?;
+                work.changes += u64::from(table.count);
             }
             work.last = Some(record.head);
             work.records += 1;
             Ok(())
         })?;
+        work.units = reader.units_read();
         Ok(work)
     }
 }

@@ -91,5 +91,6 @@ impl Drop for Core {
         if let Err(error) = self.store.unlock() {
             log::warn!("the lock could not be given back: {error}");
         }
+        self.store.meter().end();
     }
 }

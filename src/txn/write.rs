@@ -7,6 +7,7 @@
 use super::core::TurnGuard;
 use super::durability::Durability;
 use super::error::{SetDurabilityError, TableError, TransactionError};
+use super::stats::CommitWatch;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
@@ -73,12 +74,14 @@ pub(super) struct Bracket {
     pub(super) writer: Arc<PageWriter>,
     pub(super) turn: TurnGuard,
     pub(super) concluded: bool,
+    pub(super) watch: CommitWatch,
 }
 
 impl Drop for Bracket {
     fn drop(&mut self) {
         if !self.concluded {
             self.writer.rollback();
+            self.turn.core().store.meter().ended_without_version(self.watch.is_unchanged);
         }
     }
 }
@@ -121,7 +124,7 @@ impl WriteTransaction {
         core.space.lock().begin();
         let writer = Arc::new(PageWriter::new(Arc::clone(&core.store), Arc::clone(&core.space), base, id));
         let roots = Mutex::new(Roots::new(&writer, &version));
-        let bracket = Bracket { writer, turn, concluded: false };
+        let bracket = Bracket { writer, turn, concluded: false, watch: CommitWatch::new(&core.store) };
         let open = OpenTransaction { tables: Mutex::new(BTreeMap::new()), roots, bracket };
         Ok(Self {
             open: Some(open),

@@ -64,6 +64,8 @@ mod sizes;
 #[cfg(test)]
 mod space;
 #[cfg(test)]
+mod stats;
+#[cfg(test)]
 mod sweeps;
 #[cfg(test)]
 mod tables;

@@ -6,6 +6,7 @@
 
 use super::PageStore;
 use super::Session;
+use crate::base::clock::Stopwatch;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::PageId;
 use crate::base::sync::atomic::Ordering;
@@ -26,14 +27,22 @@ impl PageStore {
         self.storage.writes_at_once()
     }
 
-    /// Writes pages, adjacent ones together, in no order: nothing may name them before all are durable. Sorts `pages` by
-    /// address.
+    /// Writes pages of a transaction, adjacent ones together, in no order: nothing may name them before all are durable. Sorts
+    /// `pages` by address.
     pub(crate) fn write_pages(&self, pages: &mut [(PageId, &[u8])]) -> Result<()> {
         pages.sort_unstable_by_key(|(page, _)| *page);
-        self.write_sorted(pages, usize::MAX)
+        self.write_sorted(pages, usize::MAX)?;
+        self.meter.written_early(pages.iter().map(|(_, bytes)| self.padded(bytes.len())).sum());
+        Ok(())
+    }
+
+    /// What a page of so many bytes takes, padded to whole units.
+    pub(crate) fn padded(&self, len_bytes: usize) -> u64 {
+        self.layout().units_for_bytes(len_bytes as u64) * u64::from(self.layout().unit_bytes())
     }
 
     /// As [`write_pages`](Self::write_pages) for pages in the order of their addresses, by no more threads than asked for.
+    /// Whoever calls says what the bytes are for.
     pub(crate) fn write_sorted(&self, pages: &[(PageId, &[u8])], writers_max: usize) -> Result<()> {
         self.mark_open()?;
         let spans = self.spans(pages);
@@ -102,7 +111,10 @@ impl PageStore {
 
     /// Makes everything written so far durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.guarded("sync", || self.storage.sync(SyncKind::Data))
+        let watch = Stopwatch::start();
+        self.guarded("sync", || self.storage.sync(SyncKind::Data))?;
+        self.meter.synced(watch);
+        Ok(())
     }
 
     /// Writes a slot and the god byte that names it, and makes both durable: the commit point.
@@ -110,10 +122,10 @@ impl PageStore {
     /// Everything that the slot names must be durable already.
     pub(crate) fn flip(&self, index: u8, slot: &[u8; BLOCK_BYTES]) -> Result<()> {
         let god = GodByte { primary: index, recovery_required: true, two_phase: true };
-        self.write_raw(slot_offset(index), &[IoSlice::new(slot)])?;
+        self.write_block(slot_offset(index), slot)?;
         let mut session = self.session.lock();
         session.god = god;
-        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, god))])?;
+        self.write_block(0, &header::encode(&self.format, god))?;
         // Whoever writes meanwhile asks whether the session is open.
         drop(session);
         self.sync() // the commit point
@@ -125,7 +137,7 @@ impl PageStore {
         self.keep_silent(false);
         self.grow(self.end_units()).inspect_err(|_| self.keep_silent(true))?;
         let mut session = self.session.lock();
-        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, god))])?;
+        self.write_block(0, &header::encode(&self.format, god))?;
         self.sync()?;
         *session = Session { god, marked_open: god.recovery_required };
         Ok(())
@@ -168,7 +180,7 @@ impl PageStore {
             return Ok(());
         }
         session.god.recovery_required = true;
-        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, session.god))])?;
+        self.write_block(0, &header::encode(&self.format, session.god))?;
         self.sync()?; // nothing else is written before this
         session.marked_open = true;
         Ok(())
@@ -182,7 +194,7 @@ impl PageStore {
         }
         self.sync()?; // the session's last writes, before the mark
         session.god.recovery_required = false;
-        self.write_raw(0, &[IoSlice::new(&header::encode(&self.format, session.god))])?;
+        self.write_block(0, &header::encode(&self.format, session.god))?;
         self.sync()?;
         session.marked_open = false;
         Ok(())
@@ -213,7 +225,9 @@ impl PageStore {
                 Err(StorageError::OutOfSpace { wanted_bytes, source })
             }
             Err(source) => {
+                self.meter.poisoned(|| format!("extend failed: {source}"));
                 self.poison();
+                log::error!("extend failed, this handle writes no more: {source}");
                 Err(StorageError::io("extend")(source))
             }
         }
@@ -238,6 +252,13 @@ impl PageStore {
         Ok(())
     }
 
+    /// Writes block 0 or a slot.
+    fn write_block(&self, offset: u64, block: &[u8; BLOCK_BYTES]) -> Result<()> {
+        self.write_raw(offset, &[IoSlice::new(block)])?;
+        self.meter.block_written(BLOCK_BYTES);
+        Ok(())
+    }
+
     fn write_raw(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<()> {
         self.guarded("write", || self.storage.write_at(offset, slices, WriteMode::Plain))
     }
@@ -245,6 +266,7 @@ impl PageStore {
     /// Ends all writing of this handle.
     pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
+        self.meter.poisoned(|| "the storage or a thread that writes panicked".to_owned());
     }
 
     fn guarded(&self, operation: &'static str, step: impl FnOnce() -> io::Result<()>) -> Result<()> {
@@ -260,6 +282,7 @@ impl PageStore {
         let outcome = step();
         std::mem::forget(armed);
         outcome.map_err(|source| {
+            self.meter.poisoned(|| format!("{operation} failed: {source}"));
             self.poison();
             log::error!("{operation} failed, this handle writes no more: {source}");
             StorageError::io(operation)(source)
@@ -273,6 +296,7 @@ struct Armed<'s>(&'s PageStore);
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
         self.0.poison();
+        log::error!("the storage panicked, this handle writes no more");
     }
 }
 

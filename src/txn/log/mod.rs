@@ -15,10 +15,11 @@ pub(super) use reader::{LogReader, Served};
 pub(super) use room::LogRoom;
 pub(super) use segment::{SizeWish, blank, run, segment_units};
 
+use crate::base::clock::Stopwatch;
 use crate::base::error::Result;
 use crate::pages::slot::{LogSegment, LogStart};
 use crate::pages::store::PageStore;
-use group::{CHAIN_BYTES, Place};
+use group::{CHAIN_BYTES, HEADER_BYTES, Place};
 use room::{FIRST_UNIT, group_units};
 
 /// Appends groups to the segment that the slot names.
@@ -62,7 +63,10 @@ impl LogWriter {
         if units > self.segment.units - self.head {
             self.head = FIRST_UNIT;
         }
+        let watch = Stopwatch::start();
         store.write_forced(self.segment.page, u64::from(self.head) * u64::from(self.unit_bytes), &bytes)?;
+        let padding_bytes = bytes.len() - HEADER_BYTES - body.len();
+        store.meter().log_written(bytes.len() as u64, padding_bytes as u64, records, watch);
         self.head += units;
         self.sequence += 1;
         self.chain = chain;

@@ -35,6 +35,7 @@ pub(crate) struct LogReader<'s> {
     segment: LogSegment,
     window: Vec<u8>,
     window_start: u64,
+    units_read: u64,
 }
 
 impl<'s> LogReader<'s> {
@@ -42,7 +43,7 @@ impl<'s> LogReader<'s> {
     pub(crate) fn open(store: &'s PageStore, start: LogStart) -> Result<Self> {
         let segment = start.segment;
         store.check_inside(segment::run(&segment))?;
-        let mut reader = Self { store, start, segment, window: Vec::new(), window_start: 0 };
+        let mut reader = Self { store, start, segment, window: Vec::new(), window_start: 0, units_read: 0 };
         let unit_bytes = reader.unit_bytes();
         segment::check_first_unit(&segment, reader.bytes(0, unit_bytes)?)?;
         Ok(reader)
@@ -125,11 +126,18 @@ impl<'s> LogReader<'s> {
                 apply(&record)?;
             }
             input.finish()?;
-            next_unit = unit + group_units(header.body_bytes as usize, unit_bytes);
+            let units = group_units(header.body_bytes as usize, unit_bytes);
+            self.units_read += u64::from(units);
+            next_unit = unit + units;
             chain = header.chain();
             sequence = sequence.checked_add(1).ok_or_else(|| StorageError::corrupted("groups of the log overflow"))?;
         }
         self.check_end(sequence)
+    }
+
+    /// Units of the groups whose records were shown.
+    pub(crate) fn units_read(&self) -> u64 {
+        self.units_read
     }
 
     /// Requires that no group claims that the missing one had been durable.

@@ -40,7 +40,8 @@ fn push(queue: &Arc<CommitQueue>, id: u64, body_bytes: usize, is_hidden: bool) -
     let outcome = Arc::new(Outcome::default());
     let record = Some(QueuedRecord { body: vec![1; body_bytes], changes: 2 });
     let outcomes = vec![Arc::clone(&outcome)];
-    queue.push(Queued { version: version(id), record, is_hidden, due: None, outcomes });
+    let watch = CommitWatch::new(&queue.store);
+    queue.push(Queued { version: version(id), record, is_hidden, due: None, outcomes, watch });
     CommitFuture::new(outcome)
 }
 
@@ -136,7 +137,9 @@ fn what_is_queued_after_a_failure_is_in_doubt_and_not_shown() {
 #[test]
 fn a_version_without_a_record_waits_for_those_before_it_and_for_no_write_of_its_own() {
     let queue = started();
-    let memory = |id| Queued { version: version(id), record: None, is_hidden: false, due: None, outcomes: Vec::new() };
+    let watch = CommitWatch::new(&queue.store);
+    let memory =
+        |id| Queued { version: version(id), record: None, is_hidden: false, due: None, outcomes: Vec::new(), watch };
     queue.push(memory(1));
     assert!(queue.state.lock().waiting.is_empty());
     _ = push(&queue, 2, 40, true);
