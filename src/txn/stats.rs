@@ -159,7 +159,8 @@ pub struct CheckpointStats {
     pub begun: u64,
     /// How many are durable.
     pub finished: u64,
-    /// How many failed: one at most, because nothing is written afterwards.
+    /// How many failed: one at most, because nothing is written afterwards. Where the storage panics while somebody waits for
+    /// a checkpoint, that thread panics, and the checkpoint neither finished nor failed.
     pub failed: u64,
     /// How long the last one took that is durable.
     pub last_duration: Option<Duration>,

@@ -52,6 +52,8 @@ mod log_rows;
 #[cfg(test)]
 mod merges;
 #[cfg(test)]
+mod observer;
+#[cfg(test)]
 mod queue;
 #[cfg(test)]
 mod queue_async;

@@ -103,7 +103,7 @@ fn history(db: &Database, random: &mut Random, mut check: impl FnMut(&Database, 
                 let mut table = tx.open_table(ROWS).unwrap();
                 (200..204).for_each(|at| drop(table.insert(at, &value(key, round, 70_000)[..]).unwrap()));
                 drop(table);
-                if random.below(2) == 0 { tx.abort().unwrap() } else { drop(tx.commit().unwrap()) }
+                if random.below(2) == 0 { tx.abort().unwrap() } else { _ = tx.commit().unwrap() }
             }
             3 => db.sync().unwrap(),
             4 => {
@@ -174,7 +174,9 @@ fn commits_that_share_a_log_write_are_counted_as_a_group() {
     let others: Vec<_> = (101..116).map(|key| queue(&db, Durability::Immediate, key)).collect();
     assert_eq!(db.stats().commits.log, before.commits.log, "nobody sees them yet");
     disk.open();
-    std::iter::once(first).chain(others).for_each(|waiting| drop(join(waiting).unwrap()));
+    for waiting in std::iter::once(first).chain(others) {
+        join(waiting).unwrap();
+    }
     let after = db.stats();
     assert_eq!(after.commits.log - before.commits.log, 16);
     assert_eq!(after.log_write_micros.count() - before.log_write_micros.count(), disk.forced() - forced);

@@ -3,7 +3,7 @@
 use crate::escape::escape;
 use crate::failure::Failure;
 use crate::output::{Field, Printer};
-use cowslip::{Builder, Database, OpenNote, TableHandle, UntypedTable};
+use cowslip::{Builder, Database, DatabaseStats, OpenNote, RecoveryReport, TableHandle, UntypedTable};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -35,7 +35,7 @@ fn print_notes(notes: &[String], out: &mut Printer<impl Write>) -> Result<(), Fa
     Ok(())
 }
 
-/// Prints path, size, notes of the opening, id of the last transaction and number of tables.
+/// Prints path, size, notes of the opening, id of the last transaction, number of tables, and what depends on the log.
 pub(crate) fn info(file: &Path, out: &mut Printer<impl Write>) -> Result<(), Failure> {
     let database = open(file)?;
     let size_bytes = fs::metadata(file).map_err(Failure::File)?.len();
@@ -47,14 +47,40 @@ pub(crate) fn info(file: &Path, out: &mut Printer<impl Write>) -> Result<(), Fai
     out.pair("transaction", snapshot.id())?;
     let tables = snapshot.list_tables()?.count() as u64;
     out.pair("tables", tables)?;
+    let DatabaseStats { space, recovery, .. } = database.stats();
+    print_recovery(&recovery, out)?;
+    let (allocated, free) = (space.allocated_units, space.free_units);
+    out.line(format_args!("space: {allocated} units of {} bytes allocated, {free} free", space.unit_bytes))?;
+    let number = Field::Number;
     out.object(&[
         ("path", Field::Text(path)),
-        ("size_bytes", Field::Number(size_bytes)),
+        ("size_bytes", number(size_bytes)),
         ("notes", Field::Texts(notes)),
-        ("transaction", Field::Number(snapshot.id().get())),
-        ("tables", Field::Number(tables)),
+        ("transaction", number(snapshot.id().get())),
+        ("tables", number(tables)),
+        ("checkpoint", number(recovery.checkpoint.get())),
+        ("log_records", number(recovery.records)),
+        ("log_changes", number(recovery.changes)),
+        ("log_used_bytes", number(recovery.log_used_bytes)),
+        ("log_capacity_bytes", number(recovery.log_capacity_bytes)),
+        ("unit_bytes", number(space.unit_bytes)),
+        ("allocated_units", number(allocated)),
+        ("free_units", number(free)),
+        ("opening_micros", number(u64::try_from(recovery.duration.as_micros()).unwrap_or(u64::MAX))),
     ])?;
     Ok(())
+}
+
+/// Says what only the redo log tells, which the next opening for writing brings to its place.
+fn print_recovery(recovery: &RecoveryReport, out: &mut Printer<impl Write>) -> io::Result<()> {
+    let RecoveryReport { checkpoint, records, changes, log_used_bytes, log_capacity_bytes, .. } = recovery;
+    if *log_capacity_bytes == 0 {
+        return out.line("log: none");
+    }
+    out.line(format_args!("log: {log_used_bytes} of {log_capacity_bytes} bytes used"))?;
+    out.line(format_args!(
+        "only in the log: {records} commits with {changes} changes of rows since transaction {checkpoint}"
+    ))
 }
 
 /// Calls `visit` with every table, and so requires that all types are readable.

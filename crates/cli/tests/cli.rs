@@ -78,11 +78,13 @@ fn a_healthy_file_is_described_and_left_as_it_was() {
         assert_eq!((code(output), output.stderr.as_slice()), (0, &b""[..]));
     }
     let expected = format!(
-        "path: {}\nsize: {} bytes\nopening: clean\ntransaction: 1\ntables: 2\n",
+        "path: {}\nsize: {} bytes\nopening: clean\ntransaction: 1\ntables: 2\nlog: none\nspace: ",
         path.to_str().unwrap(),
         before.len()
     );
-    assert_eq!(stdout(&info), expected);
+    let rest = stdout(&info).strip_prefix(&expected).unwrap();
+    assert!(rest.contains(" units of 4096 bytes allocated, ") && rest.ends_with(" free\n"), "{rest}");
+    assert_eq!(rest.lines().count(), 1);
     assert_eq!(stdout(&tables), "fruit\tstr\tstr\t1\nodd\\nname\\u{1b}\tu64\tu64\t0\n");
     assert!(stdout(&verify).starts_with("opening: clean\ntables: 2\nrows: 1\n"), "{}", stdout(&verify));
     assert!(stdout(&verify).ends_with("\nno damage found\n"), "{}", stdout(&verify));
@@ -95,9 +97,14 @@ fn the_same_is_said_in_json() {
     let size_bytes = fs::metadata(&path).unwrap().len();
     let path = path.to_str().unwrap();
     let json = |command: &[&str]| stdout(&cowslip(command)).to_owned();
-    let info =
-        format!("{{\"path\":\"{path}\",\"size_bytes\":{size_bytes},\"notes\":[],\"transaction\":1,\"tables\":2}}\n");
-    assert_eq!(json(&["info", path, "--json"]), info);
+    let info = format!(
+        "{{\"path\":\"{path}\",\"size_bytes\":{size_bytes},\"notes\":[],\"transaction\":1,\"tables\":2,\"checkpoint\":1,\
+         \"log_records\":0,\"log_changes\":0,\"log_used_bytes\":0,\"log_capacity_bytes\":0,\"unit_bytes\":4096,\
+         \"allocated_units\":"
+    );
+    let found = json(&["info", path, "--json"]);
+    assert!(found.starts_with(&info) && found.contains(",\"opening_micros\":"), "{found}");
+    assert!(found.ends_with("}\n") && found.lines().count() == 1, "{found}");
     let tables = r#"{"name":"fruit","key_type":"str","value_type":"str","rows":1}
 {"name":"odd\u000aname\u001b","key_type":"u64","value_type":"u64","rows":0}
 "#;
@@ -147,6 +154,36 @@ fn a_file_that_was_not_closed_is_shown_with_a_note_and_not_repaired() {
     assert_eq!([code(&info), code(&tables), code(&verify)], [0, 0, 0]);
     assert!(stdout(&info).contains("\nopening: the last session did not close"), "{}", stdout(&info));
     assert_eq!(fs::read(&copy).unwrap(), before);
+}
+
+#[test]
+fn what_only_the_log_tells_is_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("shop.cowslip"), folder.path().join("copy.cowslip"));
+    let database = fill(&path);
+    // The first of them finds no log and makes one.
+    for price in ["red", "green", "yellow"] {
+        database.update(|tx| Ok::<_, cowslip::Error>(tx.open_table(FRUIT)?.put("apple", price)?)).unwrap();
+    }
+    fs::copy(&path, &copy).unwrap();
+    let log = database.stats().log;
+    assert_eq!((log.used_bytes, log.changes), (2 * 4096, 2));
+    let [info, ..] = look(&copy);
+    let expected = format!(
+        "\nlog: {} of {} bytes used\nonly in the log: 2 commits with 2 changes of rows since transaction 2\nspace: ",
+        log.used_bytes, log.capacity_bytes
+    );
+    assert!(stdout(&info).contains(&expected), "{}", stdout(&info));
+    let json = cowslip(&["info", copy.to_str().unwrap(), "--json"]);
+    let expected = format!(
+        "\"transaction\":4,\"tables\":2,\"checkpoint\":2,\"log_records\":2,\"log_changes\":2,\"log_used_bytes\":{},\
+         \"log_capacity_bytes\":{},",
+        log.used_bytes, log.capacity_bytes
+    );
+    assert!(stdout(&json).contains(&expected), "{}", stdout(&json));
+    database.close().unwrap();
+    let [info, ..] = look(&path);
+    assert!(stdout(&info).contains("\nlog: none\n"), "{}", stdout(&info));
 }
 
 #[test]
