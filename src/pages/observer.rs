@@ -121,6 +121,16 @@ pub enum CommitKind {
 }
 
 /// A commit that readers see.
+///
+/// ```
+/// use cowslip::{CommitEvent, Observer};
+/// struct Printer;
+/// impl Observer for Printer {
+///     fn committed(&self, commit: &CommitEvent) {
+///         println!("{} is visible after {:?}, durable: {}", commit.transaction, commit.duration, commit.is_durable);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitEvent {
@@ -138,6 +148,16 @@ pub struct CommitEvent {
 }
 
 /// A write of the redo log.
+///
+/// ```
+/// use cowslip::{LogWriteEvent, Observer};
+/// struct Printer;
+/// impl Observer for Printer {
+///     fn log_written(&self, write: &LogWriteEvent) {
+///         println!("{} commits in {} bytes took {:?}", write.commits, write.bytes, write.duration);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogWriteEvent {
@@ -150,6 +170,16 @@ pub struct LogWriteEvent {
 }
 
 /// A sync of the storage.
+///
+/// ```
+/// use cowslip::{Observer, SyncEvent};
+/// struct Printer;
+/// impl Observer for Printer {
+///     fn synced(&self, sync: &SyncEvent) {
+///         println!("a sync took {:?}", sync.duration);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncEvent {
@@ -158,6 +188,16 @@ pub struct SyncEvent {
 }
 
 /// A checkpoint that begins.
+///
+/// ```
+/// use cowslip::{CheckpointBegunEvent, Observer};
+/// struct Printer;
+/// impl Observer for Printer {
+///     fn checkpoint_begun(&self, checkpoint: &CheckpointBegunEvent) {
+///         println!("what came until {} goes to its place", checkpoint.transaction);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointBegunEvent {
@@ -166,6 +206,16 @@ pub struct CheckpointBegunEvent {
 }
 
 /// A checkpoint that is durable.
+///
+/// ```
+/// use cowslip::{CheckpointEvent, Observer};
+/// struct Printer;
+/// impl Observer for Printer {
+///     fn checkpoint_finished(&self, checkpoint: &CheckpointEvent) {
+///         println!("{} bytes of pages took {:?}", checkpoint.bytes, checkpoint.duration);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointEvent {
@@ -178,6 +228,16 @@ pub struct CheckpointEvent {
 }
 
 /// A checkpoint that could not be written.
+///
+/// ```
+/// use cowslip::{CheckpointFailedEvent, Observer};
+/// struct Printer;
+/// impl Observer for Printer {
+///     fn checkpoint_failed(&self, failure: &CheckpointFailedEvent) {
+///         eprintln!("the checkpoint of {} failed: {}", failure.transaction, failure.reason);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointFailedEvent {
@@ -188,6 +248,16 @@ pub struct CheckpointFailedEvent {
 }
 
 /// The end of all writing through a handle.
+///
+/// ```
+/// use cowslip::{Observer, PoisonedEvent};
+/// struct Printer;
+/// impl Observer for Printer {
+///     fn poisoned(&self, failure: &PoisonedEvent) {
+///         eprintln!("reopen the database: {}", failure.reason);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoisonedEvent {

@@ -80,7 +80,8 @@ pub(crate) struct PageStore {
     /// Pages of published versions that are not on the storage.
     unwritten: Unwritten,
     account: Arc<Account>,
-    meter: Meter,
+    /// By itself, because it is written to, and what stands here is read by everybody.
+    meter: Box<Meter>,
     /// File length in units, as far as pages may lie.
     end_units: AtomicU64,
     /// The file may not grow beyond so many units.
@@ -120,7 +121,7 @@ impl PageStore {
             cache: Cache::new(account.extents_bytes_max()),
             unwritten: Unwritten::new(&account),
             account,
-            meter: Meter::new(),
+            meter: Box::new(Meter::new()),
             end_units: AtomicU64::new(end_units),
             end_units_max: u64::MAX,
             poisoned: AtomicBool::new(false),

@@ -6,10 +6,12 @@ use crate::fixture::{Model, ROWS, Random, SharedBytes, assert_sound, put, put_by
 use crate::gated::{self, Fate, commit, join, queue, started};
 use cowslip::sim::SimDisk;
 use cowslip::{
-    Builder, CommitStats, Database, Durability, Error, FileStorage, MemoryStorage, OpenNote, Storage, TableDefinition,
+    Builder, CommitStats, Database, Durability, Error, FileStorage, LockMode, MemoryStorage, OpenNote, Storage,
+    SyncKind, TableDefinition, WriteMode,
 };
+use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BULK: TableDefinition<u64, &[u8]> = TableDefinition::new("bulk");
 
@@ -148,6 +150,89 @@ fn bytes_by_cause_add_up_to_what_the_storage_saw() {
         assert_adds_up(&recovered, &copy, 0, "first commit");
         assert_sound(&recovered);
     }
+}
+
+/// A medium that gains from several writes at once, so that threads write pages early and checkpoints.
+#[derive(Debug, Clone, Default)]
+struct Wide(SharedBytes);
+
+impl Storage for Wide {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+        self.0.read_at(offset, buffers)
+    }
+
+    fn write_at(&self, offset: u64, buffers: &[IoSlice<'_>], mode: WriteMode) -> io::Result<()> {
+        self.0.write_at(offset, buffers, mode)
+    }
+
+    fn writes_at_once(&self) -> usize {
+        4
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.0.preallocate(len)
+    }
+
+    fn sync(&self, kind: SyncKind) -> io::Result<()> {
+        self.0.sync(kind)
+    }
+
+    fn lock(&self, mode: LockMode) -> io::Result<()> {
+        self.0.lock(mode)
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        self.0.drop_cache()
+    }
+}
+
+#[test]
+fn bytes_that_threads_write_add_up_as_well() {
+    let storage = Wide::default();
+    let db =
+        Builder::new().cache_bytes_max(96 << 20).log_bytes_max(64 << 10).create_with_storage(storage.clone()).unwrap();
+    let before = storage.0.written_bytes.load(Ordering::SeqCst);
+    for is_kept in [true, false] {
+        let tx = db.begin_write().unwrap();
+        let mut rows = tx.open_table(ROWS).unwrap();
+        for key in 0..30_000 {
+            rows.insert(key, &value(key, u64::from(is_kept), 1000)[..]).unwrap();
+        }
+        drop(rows);
+        let early = db.stats().written.direct_page_bytes;
+        assert!(early > 0, "the transaction writes early");
+        if is_kept {
+            tx.commit().unwrap();
+        } else {
+            tx.abort().unwrap();
+        }
+        assert_adds_up(&db, &storage.0, before, "large");
+    }
+    // Checkpoints are written by a thread while these go on.
+    for round in 0..3000 {
+        put(&db, round * 7 % 30_000..round * 7 % 30_000 + 1, round, 1000).unwrap();
+    }
+    let begin = Instant::now();
+    while db.stats().checkpoints.begun > db.stats().checkpoints.finished {
+        assert!(begin.elapsed() < gated::NEVER, "a checkpoint never ends");
+        std::thread::yield_now();
+    }
+    assert_adds_up(&db, &storage.0, before, "small");
+    let stats = db.stats();
+    assert!(stats.checkpoints.finished > 3 && stats.written.checkpoint_page_bytes > 1 << 20, "{stats:?}");
+    assert_eq!(stats.log_write_commits.sum(), stats.commits.log);
 }
 
 #[test]
