@@ -13,11 +13,12 @@ use std::time::Duration;
 ///
 /// # When it is called
 ///
-/// On a thread of its own, which each open database with an observer has, one call after the other, in the order in which
-/// things happened: commits in the order of their ids, and a log write before the commits that it made durable. No lock of
-/// the database is held and no transaction of that thread is open, so an observer that takes its time delays no commit. The
-/// calls come a little after what they tell of. All have returned when [`Database::close`](crate::Database::close) does, or
-/// when the last handle is gone.
+/// On a thread of its own, which each open database with an observer has (one that observes several is called by several at
+/// once), one call after the other, in the order in which things happened: commits in the order of their ids, and a log
+/// write before the commits that it made durable. No lock of the database is held and no transaction of that thread is open,
+/// so an observer that takes its time delays no commit. The calls come a little after what they tell of. All have returned
+/// when [`Database::close`](crate::Database::close) does, or when the last handle is gone, unless it is the observer that
+/// closes or drops it.
 ///
 /// Up to 16,384 events wait for an observer that is slow; more are dropped, and
 /// [`DatabaseStats::events_dropped`](crate::DatabaseStats::events_dropped) counts them.

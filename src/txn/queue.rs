@@ -294,10 +294,11 @@ impl CommitQueue {
         let mut state = self.state.lock();
         assert!(state.waiting.is_empty(), "a slot is written when nothing waits");
         let room = writer.as_ref().map(LogWriter::room);
-        log_growth(state.log.as_ref(), room.as_ref());
-        state.log = room;
+        let before = std::mem::replace(&mut state.log, room);
         state.appended_changes = 0;
         state.writer = writer;
+        drop(state);
+        log_growth(before.as_ref(), room.as_ref());
     }
 
     /// A slot is durable that needs nothing of the log before this place, so many changes of rows.

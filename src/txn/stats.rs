@@ -164,7 +164,8 @@ pub struct CheckpointStats {
     pub failed: u64,
     /// How long the last one took that is durable.
     pub last_duration: Option<Duration>,
-    /// The newest commit that depends on neither log nor memory, by a checkpoint or a slot of its own.
+    /// The newest commit that depends on neither log nor memory, by a checkpoint or a slot of its own. One that a checkpoint
+    /// beside the transactions wrote is named here once the next transaction begins.
     pub transaction: TransactionId,
     /// How long it has been that; at most since the opening.
     pub age: Duration,

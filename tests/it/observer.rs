@@ -342,9 +342,9 @@ impl Observer for Answers {
         assert!(db.begin_read().unwrap().id() >= commit.transaction, "what is told can be seen");
         assert!(db.stats().transaction >= commit.transaction);
         if commit.transaction.get().is_multiple_of(2) {
-            self.answered.fetch_add(1, Ordering::SeqCst);
             put(&db, 500..501, commit.transaction.get(), 30).unwrap();
             db.sync().unwrap();
+            self.answered.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
