@@ -290,6 +290,10 @@ impl Ready {
             Way::Record(record) => Some(record),
             Way::Memory => None,
         };
+        if !core.is_read_only() {
+            // The next session has to know of this one, or it would give the ids again that readers see from here on.
+            core.store.mark_open().map_err(aborted)?;
+        }
         core.store.keep_unwritten(sealed);
         core.space.lock().publish();
         bracket.concluded = true;
