@@ -18,19 +18,23 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// A number that only grows.
+/// A number that whoever asks for it reads without waiting.
 #[derive(Debug)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct Number(AtomicU64);
 
-impl Default for Counter {
+impl Default for Number {
     fn default() -> Self {
         Self(AtomicU64::new(0))
     }
 }
 
-impl Counter {
+impl Number {
     fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -41,17 +45,17 @@ impl Counter {
 /// Bytes that were written, by what they are for.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    pub(crate) log_records: Counter,
+    pub(crate) log_records: Number,
     /// What fills groups up to whole units, and segments before their first record.
-    pub(crate) log_padding: Counter,
+    pub(crate) log_padding: Number,
     /// Pages of transactions that commit by a slot.
-    pub(crate) direct_pages: Counter,
+    pub(crate) direct_pages: Number,
     /// Pages of transactions of which the log or memory told until then.
-    pub(crate) checkpoint_pages: Counter,
+    pub(crate) checkpoint_pages: Number,
     /// Bitmaps and the region table.
-    pub(crate) space: Counter,
+    pub(crate) space: Number,
     /// Block 0 and slots.
-    pub(crate) blocks: Counter,
+    pub(crate) blocks: Number,
 }
 
 /// What one checkpoint writes, apart from its slot.
@@ -65,38 +69,18 @@ pub(crate) struct CheckpointBytes {
 
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
-    pub(crate) log: Counter,
-    pub(crate) slot: Counter,
-    pub(crate) memory: Counter,
-    pub(crate) unchanged: Counter,
-    pub(crate) aborted: Counter,
+    pub(crate) log: Number,
+    pub(crate) slot: Number,
+    pub(crate) memory: Number,
+    pub(crate) unchanged: Number,
+    pub(crate) aborted: Number,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
-    pub(crate) begun: Counter,
-    pub(crate) finished: Counter,
-    pub(crate) failed: Counter,
-}
-
-/// Where a number of the moment is kept.
-#[derive(Debug)]
-struct Gauge(AtomicU64);
-
-impl Default for Gauge {
-    fn default() -> Self {
-        Self(AtomicU64::new(0))
-    }
-}
-
-impl Gauge {
-    fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
+    pub(crate) begun: Number,
+    pub(crate) finished: Number,
+    pub(crate) failed: Number,
 }
 
 /// Everything that is counted of an open database.
@@ -110,13 +94,13 @@ pub(crate) struct Meter {
     pub(crate) sync_micros: AtomicHistogram,
     /// Since the meter was made; the times below are so many microseconds later.
     clock: Stopwatch,
-    checkpoint_begun_at: Gauge,
+    checkpoint_begun_at: Number,
     /// Bytes of checkpoint pages before the checkpoint that began last.
-    checkpoint_bytes_before: Gauge,
-    checkpoint_transaction: Gauge,
-    checkpoint_micros: Gauge,
-    slot_transaction: Gauge,
-    slot_at: Gauge,
+    checkpoint_bytes_before: Number,
+    checkpoint_transaction: Number,
+    checkpoint_micros: Number,
+    slot_transaction: Number,
+    slot_at: Number,
     /// Opening is done: from here on commits are those of the application.
     is_open: AtomicBool,
     is_poisoned_told: AtomicBool,
@@ -137,12 +121,12 @@ impl Meter {
             log_write_commits: AtomicHistogram::default(),
             sync_micros: AtomicHistogram::default(),
             clock: Stopwatch::start(),
-            checkpoint_begun_at: Gauge::default(),
-            checkpoint_bytes_before: Gauge::default(),
-            checkpoint_transaction: Gauge::default(),
-            checkpoint_micros: Gauge::default(),
-            slot_transaction: Gauge::default(),
-            slot_at: Gauge::default(),
+            checkpoint_begun_at: Number::default(),
+            checkpoint_bytes_before: Number::default(),
+            checkpoint_transaction: Number::default(),
+            checkpoint_micros: Number::default(),
+            slot_transaction: Number::default(),
+            slot_at: Number::default(),
             is_open: AtomicBool::new(false),
             is_poisoned_told: AtomicBool::new(false),
             events: OnceLock::new(),

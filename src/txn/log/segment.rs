@@ -42,8 +42,8 @@ pub(crate) struct SizeWish {
     pub(crate) bytes_max: u64,
 }
 
-/// Units of the next segment: several times those of the last one where that was too short, and room for some records like the one
-/// that asks for it.
+/// Units of the next segment: several times those of the last one where that was too short, and room for some records like the
+/// one that asks for it.
 pub(crate) fn segment_units(layout: &Layout, wish: &SizeWish) -> u32 {
     let unit_bytes = u64::from(layout.unit_bytes());
     let is_ordinary = layout.region_units() >= Layout::ORDINARY_REGION_UNITS;
