@@ -7,6 +7,7 @@ mod base;
 mod btree;
 mod catalog;
 mod db;
+mod delta;
 mod io;
 mod pages;
 mod table;

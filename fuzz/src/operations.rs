@@ -97,7 +97,7 @@ impl Session {
             }
             let snapshot = self.database().begin_read()?;
             let before = self.committed.clone();
-            let doubtful = self.transact(how & 1 == 0, trouble, &mut input)?;
+            let doubtful = self.transact(how, trouble, &mut input)?;
             if trouble.is_planned() {
                 let readable = (!trouble.cuts_power()).then_some((&snapshot, &before));
                 if let Some((snapshot, before)) = readable {
@@ -126,8 +126,10 @@ impl Session {
     }
 
     /// Runs one transaction; answers the rows of a commit that may or may not have been kept.
-    fn transact(&mut self, commits: bool, trouble: Trouble, input: &mut Input<'_>) -> Result<Option<Rows>, Error> {
-        let transaction = self.database().begin_write()?;
+    fn transact(&mut self, how: u8, trouble: Trouble, input: &mut Input<'_>) -> Result<Option<Rows>, Error> {
+        let commits = how & 1 == 0;
+        let mut transaction = self.database().begin_write()?;
+        transaction.set_two_phase_commit(how / 2 % 8 == 3);
         let mut rows = self.committed.clone();
         trouble.arm(&self.disk, true);
         let changed = change(&transaction, &mut rows, input);

@@ -84,11 +84,6 @@ impl BufferedTree {
         }
     }
 
-    /// The tree, where nothing is buffered.
-    pub(crate) fn settled(&self) -> Option<&TreeMut> {
-        self.settled.get()
-    }
-
     /// Memory that buffered changes take.
     pub(crate) fn buffer_bytes(&self) -> usize {
         if self.settled.get().is_some() {

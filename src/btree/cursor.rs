@@ -120,6 +120,32 @@ impl<P: Pages> RangeCursor<P> {
         Ok(Some(Found { leaf: &back.leaf, index: back.index, pages: &self.pages }))
     }
 
+    pub(super) fn pages(&self) -> &P {
+        &self.pages
+    }
+
+    /// The next row from one end, without going on.
+    pub(super) fn peek(&mut self, forward: bool) -> Result<Option<Found<'_, P>>> {
+        if self.done || !self.guarded(if forward { Self::turn_front } else { Self::turn_back })? {
+            return Ok(None);
+        }
+        let (position, behind) = if forward { (&self.front, 0) } else { (&self.back, 1) };
+        let Some(position) = position else { return Ok(None) };
+        Ok(Some(Found { leaf: &position.leaf, index: position.index - behind, pages: &self.pages }))
+    }
+
+    /// Passes over the row that was just peeked at.
+    pub(super) fn skip(&mut self, forward: bool) {
+        match (forward, &mut self.front, &mut self.back) {
+            (true, Some(front), _) => front.index += 1,
+            (false, _, Some(back)) => {
+                back.index -= 1;
+                self.find_front_end();
+            }
+            _ => {}
+        }
+    }
+
     /// Ends the iteration.
     pub(crate) fn finish(&mut self) {
         self.done = true;

@@ -13,6 +13,7 @@ use super::tree::{Pages, TreeMut, root_expected};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::PageId;
 use crate::pages::extent::{EXTENT_BYTES, value_bytes_max};
+use crate::pages::layout::Layout;
 use crate::pages::store::Expected;
 use std::cmp::Ordering;
 
@@ -74,17 +75,22 @@ impl NodeValue<'_> {
     }
 }
 
+/// Refuses what no node can hold.
+pub(crate) fn check_sizes(layout: &Layout, key: &[u8], value: &[u8]) -> Result<()> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(StorageError::KeyTooLarge { found_bytes: key.len(), limit_bytes: KEY_BYTES_MAX });
+    }
+    let limit_bytes = value_bytes_max(layout);
+    if value.len() > limit_bytes {
+        return Err(StorageError::ValueTooLarge { found_bytes: value.len(), limit_bytes });
+    }
+    Ok(())
+}
+
 impl TreeMut {
     /// Refuses what no node can hold, before anything changes.
     pub(crate) fn check_sizes(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        if key.len() > KEY_BYTES_MAX {
-            return Err(StorageError::KeyTooLarge { found_bytes: key.len(), limit_bytes: KEY_BYTES_MAX });
-        }
-        let limit_bytes = value_bytes_max(self.writer.layout());
-        if value.len() > limit_bytes {
-            return Err(StorageError::ValueTooLarge { found_bytes: value.len(), limit_bytes });
-        }
-        Ok(())
+        check_sizes(self.writer.layout(), key, value)
     }
 
     /// Sets the value of a key and returns the one that it had.
@@ -92,7 +98,6 @@ impl TreeMut {
     /// After an error other than a size limit the tree may be half changed: the transaction must be aborted.
     pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>> {
         self.check_sizes(key, value)?;
-        self.record(key, Some(value));
         let value = self.make_value(key, value)?;
         if self.root.height == 0 {
             self.plant_root()?;

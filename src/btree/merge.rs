@@ -9,7 +9,6 @@ use super::merge_edit::{Fit, LEAF_EDITS_MAX, out_of_order};
 use super::merge_output::OldNode;
 use super::node;
 use super::pass::{LeafAt, Pass};
-use super::redo::Redo;
 use super::tree::TreeMut;
 use crate::base::error::{Result, StorageError};
 use std::collections::VecDeque;
@@ -30,13 +29,11 @@ struct Changes<'c, I> {
     source: I,
     ahead: VecDeque<Change<'c>>,
     last_key: Option<&'c [u8]>,
-    /// Where changes are recorded as they are met.
-    redo: Option<Redo>,
 }
 
 impl<'c, I: Iterator<Item = Change<'c>>> Changes<'c, I> {
     fn new(source: I) -> Self {
-        Self { source, ahead: VecDeque::new(), last_key: None, redo: None }
+        Self { source, ahead: VecDeque::new(), last_key: None }
     }
 
     /// Knows at least `count` changes ahead, or all.
@@ -45,9 +42,6 @@ impl<'c, I: Iterator<Item = Change<'c>>> Changes<'c, I> {
             let Some(change) = self.source.next() else { return };
             assert!(self.last_key.is_none_or(|last| last < change.key), "changes come in the order of their keys");
             self.last_key = Some(change.key);
-            if let Some(redo) = &mut self.redo {
-                redo.record(change.key, change.value);
-            }
             self.ahead.push_back(change);
         }
     }
@@ -89,11 +83,6 @@ impl TreeMut {
         if changes.ahead.len() <= SINGLE_CHANGES_MAX {
             return changes.ahead.iter().try_for_each(|change| self.apply_single(change));
         }
-        // Single changes are recorded where they are made, others where they are met.
-        for change in &changes.ahead {
-            self.record(change.key, change.value);
-        }
-        changes.redo = self.redo.take();
         Merge { pass: Pass::new(self), changes }.run()
     }
 
@@ -120,9 +109,7 @@ impl<'c, I: Iterator<Item = Change<'c>>> Merge<'_, 'c, I> {
             let leaf = self.pass.seek(change.key)?;
             self.merge_leaf(leaf)?;
         }
-        let tree = self.pass.finish()?;
-        tree.redo = self.changes.redo;
-        Ok(())
+        self.pass.finish().map(drop)
     }
 
     fn fill_empty_tree(&mut self) -> Result<()> {

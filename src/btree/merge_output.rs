@@ -181,7 +181,7 @@ impl<'t> Output<'t> {
         self.tree.writer.free(run, birth)?;
         self.replaced += 1;
         if self.replaced > REPLACED_KEPT_MAX {
-            self.tree.writer.store().uncache(run);
+            self.tree.writer.store().forget(run);
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ mod merge_edit;
 mod merge_output;
 mod merge_rows;
 pub(crate) mod node;
+pub(crate) mod overlaid;
 mod pass;
 pub(crate) mod rebalance;
 pub(crate) mod redo;

@@ -36,7 +36,6 @@ impl TreeMut {
         let Ok(index) = path.found else {
             return Err(StorageError::corrupted_page(path.way.leaf, "a row vanished between two searches"));
         };
-        self.record(key, None);
         let value = self.cut_row(path.way.leaf, index)?;
         if used_bytes(self.dirty_ref(path.way.leaf)) * 100 >= self.node_bytes() * FILL_PERCENT_MIN {
             self.finger = Some(path.way);
@@ -65,7 +64,6 @@ impl TreeMut {
             return Err(StorageError::corrupted_page(page, "a leaf of a tree has no rows"));
         }
         let key = leaf::row(self.dirty_ref(page), index).key.to_vec(&*self)?;
-        self.record(&key, None);
         let value = self.cut_row(page, index)?;
         if count == 1 {
             self.rebalance(way.branches, page)?;

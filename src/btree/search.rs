@@ -14,6 +14,7 @@ use crate::base::error::Result;
 use crate::base::ids::{PageId, TreeRoot};
 use crate::pages::snapshot::PageRef;
 use crate::pages::store::Expected;
+use std::cmp::Ordering;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -76,6 +77,17 @@ impl<N: Deref<Target = [u8]>> RowBytes<N> {
     }
 }
 
+impl RowBytes<PageRef<'static>> {
+    /// A part of bytes that are not in a page.
+    pub(super) fn part_of(bytes: &Arc<[u8]>, range: Range<usize>) -> Self {
+        if range.len() <= SHORT_BYTES_MAX {
+            short(bytes, &bytes[range])
+        } else {
+            Self::InLeaf(PageRef::private(Arc::clone(bytes)).narrow(range))
+        }
+    }
+}
+
 impl<N: Deref<Target = [u8]>> RowBytes<N> {
     /// The same bytes without the leaf.
     pub(crate) fn into_owned<M>(self) -> RowBytes<M> {
@@ -127,6 +139,16 @@ impl<'c, P: Pages> Found<'c, P> {
             }
             _ => None,
         }
+    }
+
+    /// How the key of the row compares with another.
+    pub(super) fn compare_key(&self, key: &[u8]) -> Result<Ordering> {
+        let row = leaf::row(self.leaf, self.index);
+        let order = match key::strip_prefix(row.key.prefix, key) {
+            Ok(suffix) => row.key.compare_suffix(suffix, self.pages)?,
+            Err(side) => side,
+        };
+        Ok(order.reverse())
     }
 
     /// A part of the leaf, kept: as a copy where it is short.

@@ -74,14 +74,6 @@ impl<'t> Sweep<'t> {
             && let Some(visited) = leaf.next.checked_sub(1)
         {
             leaf.removed.push(visited);
-            let tree = &mut *self.pass.output.tree;
-            if tree.is_recording() {
-                match leaf::row(&leaf.at.node.bytes, visited).key.to_vec(&*tree) {
-                    Ok(key) => tree.record(&key, None),
-                    // Whoever reads the key for another reason is told.
-                    Err(_) => tree.writer.give_up_log(),
-                }
-            }
         }
     }
 

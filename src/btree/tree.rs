@@ -6,7 +6,6 @@
 use super::insert::Way;
 use super::inspect::{check_disjoint, inspect};
 use super::key::{Extents, decode_extent};
-use super::redo::Redo;
 use super::search::{Narrow, Pointer, Step, descend};
 use super::walk::{Visit, walk};
 use super::{branch, leaf, node};
@@ -195,8 +194,6 @@ pub(crate) struct TreeMut {
     pub(super) finger_misses: u8,
     /// Memory of nodes that were written, for the next ones.
     pub(super) spare: Vec<Box<[u8]>>,
-    /// What was done to rows, where that is recorded.
-    pub(super) redo: Option<Redo>,
     /// A pass is under way, or was given up before its end.
     pub(super) in_pieces: bool,
     dirty_bytes: usize,
@@ -212,7 +209,6 @@ impl TreeMut {
             extents,
             changed: false,
             in_pieces: false,
-            redo: None,
             finger: None,
             finger_misses: 0,
             spare: Vec::new(),

@@ -4,7 +4,7 @@
 //! Layer 4 (catalog). Bytes: design.md, "Catalog".
 
 use crate::base::codec::{DecodeError, Decoder, Encoder};
-use crate::base::ids::TreeRoot;
+use crate::base::ids::{TransactionId, TreeRoot};
 use crate::pages::slot::{decode_root, encode_root};
 
 /// What a table is.
@@ -20,6 +20,8 @@ pub(crate) struct TableRecord {
     pub(crate) id: u64,
     pub(crate) kind: TableKind,
     pub(crate) root: TreeRoot,
+    /// The tree holds every change of this transaction and those before it; of the records of the log only later ones count.
+    pub(crate) folded: TransactionId,
     /// Encoded descriptors of the key and value types.
     pub(crate) key_type: Vec<u8>,
     pub(crate) value_type: Vec<u8>,
@@ -36,6 +38,7 @@ impl TableRecord {
         // Flags, alignment exponent, change-log mode and a reserve: none in version 1.
         out.u64(self.id).u8(kind).u8(0).u8(0).u8(0).u32(0);
         encode_root(self.root, &mut out);
+        out.u64(self.folded.get());
         for descriptor in [&self.key_type, &self.value_type] {
             out.u16(u16::try_from(descriptor.len()).expect("descriptors are at most 4 KiB")).bytes(descriptor);
         }
@@ -54,12 +57,13 @@ impl TableRecord {
             return Err(DecodeError::new(format!("a table uses features of a later version: {reserved:?}")));
         }
         let root = decode_root(&mut input)?;
+        let folded = TransactionId::new(input.u64()?);
         let key_len = usize::from(input.u16()?);
         let key_type = input.bytes(key_len)?.to_vec();
         let value_len = usize::from(input.u16()?);
         let value_type = input.bytes(value_len)?.to_vec();
         input.finish()?;
-        Ok(Self { id, kind, root, key_type, value_type })
+        Ok(Self { id, kind, root, folded, key_type, value_type })
     }
 }
 
@@ -72,6 +76,7 @@ mod tests {
             id: 9,
             kind: TableKind::Table,
             root: TreeRoot::EMPTY,
+            folded: TransactionId::new(3),
             key_type: vec![0x30],
             value_type: vec![0x13, 0x14],
         }

@@ -12,7 +12,7 @@ use crate::btree::cursor::RangeCursor;
 use crate::btree::search;
 use crate::btree::tree::{Pages, TreeMut};
 use crate::pages::behind::Sealed;
-use crate::pages::version::Version;
+use crate::pages::version::Trees;
 use crate::pages::writer::PageWriter;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) fn find<P: Pages>(pages: &P, data: &TreeRoot, name: &str) -> Result<O
     decode(name, value.as_slice()).map(Some)
 }
 
-/// Every table of a data root with its record, in the order of the names' bytes.
+/// Every table of a data root with its record, in the order of the names' bytes. No two have the same id.
 pub(crate) fn list<P: Pages>(pages: P, data: &TreeRoot) -> Result<Vec<(String, TableRecord)>> {
     let (start, end) = names::table_range();
     let mut rows = RangeCursor::new(pages, data, Bound::Included(&start), Bound::Excluded(&end))?;
@@ -34,6 +34,11 @@ pub(crate) fn list<P: Pages>(pages: P, data: &TreeRoot) -> Result<Vec<(String, T
         let name = names::table_name(key.as_slice())
             .ok_or_else(|| StorageError::corrupted("the catalog holds a table whose name is not UTF-8"))?;
         tables.push((name.to_owned(), decode(name, value.as_slice())?));
+    }
+    let mut ids: Vec<_> = tables.iter().map(|(_, record)| record.id).collect();
+    ids.sort_unstable();
+    if let Some(twice) = ids.windows(2).find(|ids| ids[0] == ids[1]) {
+        return Err(StorageError::corrupted(format!("the catalog has two tables with the id {}", twice[0])));
     }
     Ok(tables)
 }
@@ -51,7 +56,7 @@ pub(crate) struct Roots {
 }
 
 impl Roots {
-    pub(crate) fn new(writer: &Arc<PageWriter>, base: &Version) -> Self {
+    pub(crate) fn new(writer: &Arc<PageWriter>, base: &Trees) -> Self {
         Self {
             data: TreeMut::new(Arc::clone(writer), base.data),
             forward: TreeMut::new(Arc::clone(writer), base.forward),
@@ -74,11 +79,6 @@ impl Roots {
     pub(crate) fn repack(&mut self, limit_units: u64) -> Result<()> {
         self.data.repack(&[], limit_units, usize::MAX)?;
         self.forward.repack(&[], limit_units, usize::MAX).map(drop)
-    }
-
-    /// Whether a record of this name and these descriptors can be stored.
-    pub(crate) fn check_name(&self, name: &str) -> Result<()> {
-        self.data.check_sizes(&names::table_key(name), &[])
     }
 
     pub(crate) fn put(&mut self, name: &str, record: &TableRecord) -> Result<()> {

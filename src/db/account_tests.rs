@@ -26,6 +26,9 @@ fn charged(db: &Database) -> usize {
 
 fn put(tx: &WriteTransaction, len: usize) -> Result<(), Error> {
     let mut rows = tx.open_table(ROWS)?;
+    // A long value makes the table a tree of the transaction.
+    rows.insert(COUNT, &vec![1; 70_000][..])?;
+    rows.remove(COUNT)?;
     for key in 0..COUNT {
         rows.insert(key, &vec![1; len][..])?;
     }
@@ -63,6 +66,25 @@ fn what_an_aborted_transaction_kept_is_given_back() {
     assert!(charged(&db) > before);
     drop(tx);
     assert_eq!((charged(&db), db.core().store.account().frames_bytes_max()), (before, frames));
+}
+
+#[test]
+fn what_is_laid_over_trees_is_charged_until_it_is_in_them() {
+    let db = loaded();
+    let insert = |key: u64| db.update(|tx| Ok::<_, Error>(tx.open_table(ROWS)?.put(key, &[1; 500][..])?));
+    insert(0).unwrap();
+    let before = charged(&db);
+    // The log grows with use, and until it is long a commit now and then brings all into the trees.
+    let mut most = 0;
+    for key in 1..200 {
+        insert(key).unwrap();
+        most = most.max(charged(&db).saturating_sub(before));
+    }
+    assert!((10 * 500..200 * 800).contains(&most), "{most}");
+    let reader = db.begin_read().unwrap();
+    db.compact().unwrap();
+    assert!(charged(&db) < before + 5000, "a reader that still looks at it is not charged for it");
+    assert_eq!(reader.open_table(ROWS).unwrap().get(19).unwrap().unwrap().value().len(), 500);
 }
 
 #[test]

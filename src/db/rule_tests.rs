@@ -10,9 +10,11 @@ use crate::btree::check::{Checker, Reach};
 use crate::btree::tree::PinnedPages;
 use crate::catalog::roots;
 use crate::io::sim::{OperationKind, SimDisk};
+use crate::pages::room;
 use crate::pages::version::Pin;
 use crate::table::definition::TableDefinition;
 use crate::txn::error::Error;
+use crate::txn::room::changed_nodes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -25,13 +27,16 @@ fn tiny(cache_bytes_max: usize) -> (Database, SimDisk) {
 }
 
 fn put(db: &Database, keys: std::ops::Range<u64>, len: usize) -> Result<(), Error> {
-    db.update(|tx| {
-        let mut rows = tx.open_table(ROWS)?;
-        for key in keys {
-            rows.insert(key, &vec![key.to_le_bytes()[0]; len][..])?;
-        }
-        Ok(())
-    })
+    let mut tx = db.begin_write()?;
+    // Under a slot: the rows are in the tree of the version.
+    tx.set_two_phase_commit(true);
+    let mut rows = tx.open_table(ROWS)?;
+    for key in keys {
+        rows.insert(key, &vec![key.to_le_bytes()[0]; len][..])?;
+    }
+    drop(rows);
+    tx.commit()?;
+    Ok(())
 }
 
 /// Every unit that the trees of a pinned version reach.
@@ -39,10 +44,12 @@ fn reach(db: &Database, pin: &Pin) -> BTreeSet<u64> {
     let core = db.core();
     let epoch = core.store.enter();
     let pages = PinnedPages { store: &core.store, pin, epoch: &epoch };
-    let version = *pin.version();
+    let version = pin.version().clone();
     let mut reach = Reach::default();
-    let tables = roots::list(pages, &version.data).unwrap();
-    for root in [version.data, version.forward].into_iter().chain(tables.iter().map(|(_, record)| record.root)) {
+    let tables = roots::list(pages, &version.trees.data).unwrap();
+    for root in
+        [version.trees.data, version.trees.forward].into_iter().chain(tables.iter().map(|(_, record)| record.root))
+    {
         let (pages, store) = (&pages, &*core.store);
         Checker { pages, store, pin, reach: &mut reach, birth_max: version.id }.check(&root).unwrap();
     }
@@ -178,4 +185,39 @@ fn r1_a_version_is_pinned_only_while_a_pin_holds_it() {
     assert_eq!(held(), [1, 3, 4], "so do ranges, and guards of values that are not copied");
     drop((range, guard));
     assert_eq!(held(), [4]);
+}
+
+#[test]
+fn r18_rows_that_fall_on_full_nodes_take_no_more_of_them_than_there_is_room_kept_for() {
+    const KEEP: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keep");
+    let mut is_close = false;
+    for (prefix, count) in [(90, 1), (90, 40), (90, 150), (40, 10), (40, 80), (40, 150)] {
+        let db = Builder::new().test_geometry(512, 512, 4096).cache_bytes_max(8 << 20).in_memory().unwrap();
+        let put = |numbers: &mut dyn Iterator<Item = u64>| {
+            let mut tx = db.begin_write().unwrap();
+            tx.set_two_phase_commit(true);
+            let mut table = tx.open_table(KEEP).unwrap();
+            for number in numbers {
+                let key = [&vec![b'p'; prefix][..], &number.to_be_bytes()].concat();
+                table.put(&key[..], &[1; 4][..]).unwrap();
+            }
+            drop(table);
+            tx.commit().unwrap();
+        };
+        put(&mut (0..6000).map(|number| 2 * number));
+        db.compact().unwrap();
+        // Nothing is given back while somebody looks at it.
+        let _reader = db.begin_read().unwrap();
+        let allocated = || db.core().space.lock().count_allocated();
+        let before = allocated();
+        put(&mut (0..count).map(|number| 2 * (number * (6000 / count)) + 1));
+        let taken = allocated() - before;
+        let by_bytes = 2 * count * (prefix as u64 + 8 + 4 + 80) / 512;
+        let (store, table_units) = (&db.core().store, db.core().space.lock().table_units());
+        let (units, runs) = room::room(store.layout(), store.end_units(), table_units);
+        let kept = changed_nodes(count, before) + by_bytes + u64::from(units * runs);
+        assert!(taken <= kept, "{count} keys of {} bytes: {taken} taken, room for {kept}", prefix + 8);
+        is_close |= taken > 4 * count + by_bytes + u64::from(units * runs);
+    }
+    assert!(is_close, "four nodes for each would do");
 }

@@ -13,8 +13,8 @@ const EXTENTS_PARTS: usize = 3;
 /// A write transaction spills once its dirty pages exceed one part in this many of what is left.
 const DIRTY_SHARE: usize = 4;
 
-/// Published pages that are not yet written may take one part in this many of the whole budget.
-const UNWRITTEN_SHARE: usize = 4;
+/// Changes that are not yet in the trees may take one part in this many of the whole budget.
+const DELTA_SHARE: usize = 4;
 
 /// What a dirty page takes beside its bytes: its entries in the table of dirty pages and in the lists that are made to
 /// write it, and what the allocator of the process adds.
@@ -67,9 +67,9 @@ impl Account {
         share - share / (page_bytes / DIRTY_ENTRY_BYTES + 1)
     }
 
-    /// Bytes of published pages that may wait for a checkpoint.
-    pub(crate) fn unwritten_bytes_max(&self) -> usize {
-        self.bytes_max / UNWRITTEN_SHARE
+    /// Bytes of changes that may be laid over the trees.
+    pub(crate) fn delta_bytes_max(&self) -> usize {
+        self.bytes_max / DELTA_SHARE
     }
 
     /// Tells the account how many bytes of dirty pages there are.

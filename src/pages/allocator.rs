@@ -386,7 +386,7 @@ impl Allocator {
     }
 
     /// Whether the file as it is has room for so many runs of `units` units.
-    pub(super) fn has_room(&mut self, units: u32, count: u32, src: &dyn BitmapSource) -> Result<bool> {
+    pub(crate) fn has_room(&mut self, units: u32, count: u32, src: &dyn BitmapSource) -> Result<bool> {
         let order = u8::try_from(units.next_power_of_two().ilog2()).expect("an order is below 32");
         let mut left = count;
         // What is free is at the end, most of the time.

@@ -15,7 +15,7 @@ pub(crate) const BLOCK_BYTES: usize = 4096;
 pub(crate) const MAGIC: [u8; 12] = *b"cowslip\x1a\x0a\xa9\x0d\x0a";
 
 /// The only format version that this release reads and writes.
-pub(crate) const FORMAT_VERSION: u32 = 3;
+pub(crate) const FORMAT_VERSION: u32 = 4;
 
 /// Bytes that [`Format`] takes in block 0 and, repeated, in each slot.
 pub(crate) const FORMAT_BYTES: usize = 128;
@@ -110,13 +110,13 @@ pub(crate) struct GodByte {
     pub(crate) primary: u8,
     /// Set before a session's first write, cleared after its last.
     pub(crate) recovery_required: bool,
-    /// The newest slot was written only after everything that it names was durable.
-    pub(crate) two_phase: bool,
+    /// The file was closed, but readers may have seen ids above that of the newest slot, in a session before.
+    pub(crate) ids_seen: bool,
 }
 
 impl GodByte {
     pub(crate) fn encode(self) -> u8 {
-        let flags = (self.primary & 1) | u8::from(self.recovery_required) << 1 | u8::from(self.two_phase) << 2;
+        let flags = (self.primary & 1) | u8::from(self.recovery_required) << 1 | u8::from(self.ids_seen) << 2;
         0x80 | (!flags & 7) << 3 | flags
     }
 
@@ -125,7 +125,7 @@ impl GodByte {
         (byte == (0x80 | (!flags & 7) << 3 | flags)).then_some(Self {
             primary: flags & 1,
             recovery_required: flags & 2 != 0,
-            two_phase: flags & 4 != 0,
+            ids_seen: flags & 4 != 0,
         })
     }
 }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn header_survives_a_round_trip() {
-        let god = GodByte { primary: 1, recovery_required: true, two_phase: false };
+        let god = GodByte { primary: 1, recovery_required: true, ids_seen: true };
         let header = decode(&encode(&sample(), god)).unwrap();
         assert_eq!(header.format, Ok(sample()));
         assert_eq!(header.god, Some(god));
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn geometry_outside_the_digest_does_not_exist() {
-        let block = encode(&sample(), GodByte { primary: 0, recovery_required: false, two_phase: true });
+        let block = encode(&sample(), GodByte { primary: 0, recovery_required: false, ids_seen: false });
         for byte in (0..12).chain(FORMAT_OFFSET..DIGEST_OFFSET + Digest::LEN) {
             let mut damaged = block;
             damaged[byte] ^= 0x10;
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let mut block = encode(&sample(), GodByte { primary: 0, recovery_required: false, two_phase: true });
+        let mut block = encode(&sample(), GodByte { primary: 0, recovery_required: false, ids_seen: false });
         block[FORMAT_OFFSET] = 9;
         let digest = digest_of(&block);
         block[DIGEST_OFFSET..DIGEST_OFFSET + Digest::LEN].copy_from_slice(&digest.0);

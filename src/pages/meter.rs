@@ -29,7 +29,7 @@ impl Default for Number {
 }
 
 impl Number {
-    fn add(&self, amount: u64) {
+    pub(crate) fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
@@ -58,11 +58,10 @@ pub(crate) struct Written {
     pub(crate) blocks: Number,
 }
 
-/// What one checkpoint writes, apart from its slot.
+/// What is written under one slot, apart from it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CheckpointBytes {
-    pub(crate) direct_pages: u64,
-    pub(crate) checkpoint_pages: u64,
+pub(crate) struct SlotBytes {
+    pub(crate) pages: u64,
     pub(crate) space: u64,
     pub(crate) log_padding: u64,
 }
@@ -89,6 +88,8 @@ pub(crate) struct Meter {
     pub(crate) commits: Commits,
     pub(crate) written: Written,
     pub(crate) checkpoints: Checkpoints,
+    /// Removed rows that readers passed over.
+    pub(crate) passed_rows: Number,
     pub(crate) log_write_micros: AtomicHistogram,
     pub(crate) log_write_commits: AtomicHistogram,
     pub(crate) sync_micros: AtomicHistogram,
@@ -103,6 +104,8 @@ pub(crate) struct Meter {
     slot_at: Number,
     /// Opening is done: from here on commits are those of the application.
     is_open: AtomicBool,
+    /// A checkpoint has begun and not ended.
+    is_in_checkpoint: AtomicBool,
     is_poisoned_told: AtomicBool,
     events: OnceLock<Events>,
 }
@@ -117,6 +120,7 @@ impl Meter {
             commits: Commits::default(),
             written: Written::default(),
             checkpoints: Checkpoints::default(),
+            passed_rows: Number::default(),
             log_write_micros: AtomicHistogram::default(),
             log_write_commits: AtomicHistogram::default(),
             sync_micros: AtomicHistogram::default(),
@@ -128,6 +132,7 @@ impl Meter {
             slot_transaction: Number::default(),
             slot_at: Number::default(),
             is_open: AtomicBool::new(false),
+            is_in_checkpoint: AtomicBool::new(false),
             is_poisoned_told: AtomicBool::new(false),
             events: OnceLock::new(),
         }
@@ -211,12 +216,17 @@ impl Meter {
 
     /// Pages of a transaction were written before it commits.
     pub(super) fn written_early(&self, bytes: u64) {
-        self.written.direct_pages.add(bytes);
+        self.pages_written(bytes);
     }
 
-    pub(crate) fn checkpoint_written(&self, bytes: &CheckpointBytes) {
-        self.written.direct_pages.add(bytes.direct_pages);
-        self.written.checkpoint_pages.add(bytes.checkpoint_pages);
+    /// Either a checkpoint writes pages or a transaction does.
+    fn pages_written(&self, bytes: u64) {
+        let is_checkpoint = self.is_in_checkpoint.load(Ordering::Relaxed);
+        if is_checkpoint { &self.written.checkpoint_pages } else { &self.written.direct_pages }.add(bytes);
+    }
+
+    pub(crate) fn slot_pages_written(&self, bytes: &SlotBytes) {
+        self.pages_written(bytes.pages);
         self.written.space.add(bytes.space);
         self.written.log_padding.add(bytes.log_padding);
     }
@@ -224,6 +234,7 @@ impl Meter {
     /// A checkpoint of this version begins, alone or beside the transactions; there is one at a time.
     pub(crate) fn checkpoint_begun(&self, transaction: TransactionId) {
         self.checkpoints.begun.add(1);
+        self.is_in_checkpoint.store(true, Ordering::Relaxed);
         self.checkpoint_begun_at.set(self.now());
         self.checkpoint_bytes_before.set(self.written.checkpoint_pages.get());
         self.checkpoint_transaction.set(transaction.get());
@@ -233,6 +244,7 @@ impl Meter {
 
     /// The checkpoint that began last ended. Whoever takes it over is told of the failure, and logs it.
     pub(crate) fn checkpoint_ended(&self, failure: Option<&StorageError>) {
+        self.is_in_checkpoint.store(false, Ordering::Relaxed);
         let transaction = TransactionId::new(self.checkpoint_transaction.get());
         if let Some(error) = failure {
             self.checkpoints.failed.add(1);

@@ -22,7 +22,7 @@ pub(crate) mod observer;
 pub(crate) mod region;
 pub(crate) mod region_table;
 mod relocate;
-mod room;
+pub(crate) mod room;
 pub(crate) mod select;
 pub(crate) mod slot;
 pub(crate) mod snapshot;
@@ -30,6 +30,5 @@ pub(crate) mod store;
 #[cfg(test)]
 mod store_tests;
 pub(crate) mod translation;
-pub(crate) mod unwritten;
 pub(crate) mod version;
 pub(crate) mod writer;

@@ -5,6 +5,7 @@
 //! larger may use that room.
 //! Layer 2 (pages). Rules: design.md, "Commit".
 
+use super::layout::Layout;
 use super::writer::PageWriter;
 use crate::base::error::Result;
 
@@ -37,9 +38,14 @@ impl PageWriter {
 
     /// The room as a number of runs of a length, each good for a node as well as for a region table.
     fn room(&self, table_units: u32) -> (u32, u32) {
-        let units = self.layout().node_units().max(table_units).min(self.layout().largest_run_units());
-        let nodes = self.store().end_units() / u64::from(self.layout().node_units());
-        // The higher a tree can be the more nodes are on the way to a row.
-        (units, NODES_MIN + nodes.max(1).ilog2())
+        room(self.layout(), self.store().end_units(), table_units)
     }
+}
+
+/// The room that a file of this length should have: a length of runs, and their number.
+pub(crate) fn room(layout: &Layout, end_units: u64, table_units: u32) -> (u32, u32) {
+    let units = layout.node_units().max(table_units).min(layout.largest_run_units());
+    let nodes = end_units / u64::from(layout.node_units());
+    // The higher a tree can be the more nodes are on the way to a row.
+    (units, NODES_MIN + nodes.max(1).ilog2())
 }

@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn header(primary: u8, recovery_required: bool) -> Option<Header> {
-        Some(Header { format: Ok(format()), god: Some(GodByte { primary, recovery_required, two_phase: true }) })
+        Some(Header { format: Ok(format()), god: Some(GodByte { primary, recovery_required, ids_seen: false }) })
     }
 
     #[test]

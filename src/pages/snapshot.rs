@@ -117,7 +117,7 @@ impl<'p> PageRef<'p> {
         Self { bytes: PageBytes::Held(hold) }
     }
 
-    pub(super) fn private(bytes: Arc<[u8]>) -> Self {
+    pub(crate) fn private(bytes: Arc<[u8]>) -> Self {
         Self { bytes: PageBytes::private(bytes) }
     }
 

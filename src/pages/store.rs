@@ -15,7 +15,6 @@ use super::layout::Layout;
 use super::meter::Meter;
 use super::snapshot::PageRef;
 use super::translation::Place;
-use super::unwritten::Unwritten;
 use super::version::Pin;
 use crate::base::checksum;
 use crate::base::codec::DecodeError;
@@ -77,8 +76,6 @@ pub(crate) struct PageStore {
     frames: Frames,
     /// Values, rests of keys and extent lists of moderate size.
     cache: Cache,
-    /// Pages of published versions that are not on the storage.
-    unwritten: Unwritten,
     account: Arc<Account>,
     /// By itself, because it is written to, and what stands here is read by everybody.
     meter: Box<Meter>,
@@ -119,7 +116,6 @@ impl PageStore {
             format,
             frames: frames.under(&account),
             cache: Cache::new(account.extents_bytes_max()),
-            unwritten: Unwritten::new(&account),
             account,
             meter: Box::new(Meter::new()),
             end_units: AtomicU64::new(end_units),
@@ -297,9 +293,7 @@ impl PageStore {
 
     fn read_verified(&self, run: Run, bytes: &mut [u8], expected: Expected) -> Result<()> {
         self.check_inside(run)?;
-        if !self.unwritten.read(run.page, bytes) {
-            self.read_raw(self.layout().offset(run.page), bytes, run.page)?;
-        }
+        self.read_raw(self.layout().offset(run.page), bytes, run.page)?;
         if expected.matches(bytes) {
             Ok(())
         } else {
@@ -335,24 +329,8 @@ impl PageStore {
         }
     }
 
-    /// Keeps pages of a version that is about to be published without being written.
-    pub(crate) fn keep_unwritten(&self, sealed: Vec<Sealed>) {
-        self.install_sealed(&sealed);
-        self.unwritten.insert(sealed);
-    }
-
-    pub(crate) fn unwritten(&self) -> &Unwritten {
-        &self.unwritten
-    }
-
     /// Drops all that memory knows of a run, before the run can be handed out again.
     pub(crate) fn forget(&self, run: Run) {
-        self.uncache(run);
-        self.unwritten.remove(run.page);
-    }
-
-    /// Drops what the cache keeps of a run that some version may still reach.
-    pub(crate) fn uncache(&self, run: Run) {
         self.frames.forget(run.page);
         self.cache.remove(run.page);
     }
@@ -361,7 +339,7 @@ impl PageStore {
     pub(crate) fn remembers(&self, run: Run) -> bool {
         (run.page.get()..run.end()).any(|unit| {
             let unit = PageId::from_allocator(unit);
-            self.frames.contains(unit) || self.cache.contains(unit) || self.unwritten.contains(unit)
+            self.frames.contains(unit) || self.cache.contains(unit)
         })
     }
 

@@ -6,17 +6,35 @@
 
 use crate::base::ids::{TransactionId, TreeRoot};
 use crate::base::sync::{Arc, Mutex};
+use crate::delta::layers::Delta;
 use std::collections::BTreeMap;
 
-/// One committed state of the database: the pair of roots that readers see together.
+/// The trees of a version: its pair of roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) id: TransactionId,
-    pub(crate) commit_time_micros: u64,
+pub(crate) struct Trees {
+    /// The version that they were made as. Of later ones only what is laid over them differs, so that no page is born or
+    /// freed by those.
+    pub(crate) made: TransactionId,
     /// User tables: what a savepoint restores.
     pub(crate) data: TreeRoot,
     /// Counters and everything else that is never rolled back.
     pub(crate) forward: TreeRoot,
+}
+
+/// One committed state of the database: what readers see together.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) id: TransactionId,
+    pub(crate) commit_time_micros: u64,
+    pub(crate) trees: Trees,
+    pub(crate) delta: Delta,
+}
+
+impl Version {
+    /// The version that trees were made as: nothing is laid over them.
+    pub(crate) fn of_trees(trees: Trees, commit_time_micros: u64) -> Self {
+        Self { id: trees.made, commit_time_micros, trees, delta: Delta::default() }
+    }
 }
 
 /// The registry of all pins of a database.
@@ -28,7 +46,7 @@ pub(crate) struct Pins {
 #[derive(Debug)]
 struct PinState {
     published: Version,
-    /// How many pins hold each version.
+    /// How many pins hold the trees of each version.
     counts: BTreeMap<TransactionId, usize>,
 }
 
@@ -40,17 +58,18 @@ impl Pins {
     /// Pins the newest published version.
     pub(crate) fn pin_published(self: &Arc<Self>) -> Pin {
         let mut state = self.state.lock();
-        let version = state.published;
-        state.count(version.id);
+        let version = state.published.clone();
+        state.count(version.trees.made);
         Pin { pins: Arc::clone(self), version }
     }
 
     /// Pins a version that is not published yet, or that another pin holds.
     pub(crate) fn pin(self: &Arc<Self>, version: Version) -> Pin {
         let mut state = self.state.lock();
-        let is_kept = version.id >= state.published.id || state.counts.contains_key(&version.id);
+        let made = version.trees.made;
+        let is_kept = made >= state.published.trees.made || state.counts.contains_key(&made);
         assert!(is_kept, "a past version is pinned only while another pin holds it");
-        state.count(version.id);
+        state.count(made);
         Pin { pins: Arc::clone(self), version }
     }
 
@@ -61,12 +80,17 @@ impl Pins {
         state.published = version;
     }
 
-    /// The newest published version.
-    pub(crate) fn published(&self) -> Version {
-        self.state.lock().published
+    /// Has readers see the same version otherwise laid out from here on: what was laid over its trees is in them.
+    pub(crate) fn replace_published(&self, change: impl FnOnce(&mut Version)) {
+        change(&mut self.state.lock().published);
     }
 
-    /// Every version that some pin holds, the published one included, ascending.
+    /// The newest published version.
+    pub(crate) fn published(&self) -> Version {
+        self.state.lock().published.clone()
+    }
+
+    /// Every version whose trees some pin holds, those of the published one included, ascending.
     pub(crate) fn held(&self) -> Vec<TransactionId> {
         self.state.lock().held()
     }
@@ -75,18 +99,8 @@ impl Pins {
     pub(crate) fn census(&self) -> Census {
         let state = self.state.lock();
         let held = state.held();
-        let oldest = held.first().copied().unwrap_or(state.published.id);
+        let oldest = held.first().copied().unwrap_or(state.published.trees.made);
         Census { pins: state.counts.values().map(|count| *count as u64).sum(), versions: held.len() as u64, oldest }
-    }
-
-    /// Pins every version that some pin holds, and the published one.
-    pub(crate) fn pin_held(self: &Arc<Self>) -> PinSet {
-        let mut state = self.state.lock();
-        let versions = state.held();
-        for version in &versions {
-            state.count(*version);
-        }
-        PinSet { pins: Arc::clone(self), versions }
     }
 }
 
@@ -94,25 +108,9 @@ impl Pins {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Census {
     pub(crate) pins: u64,
-    /// The published one included.
+    /// Those whose trees differ, the published one included.
     pub(crate) versions: u64,
     pub(crate) oldest: TransactionId,
-}
-
-/// Keeps every version that was held when it was made.
-#[derive(Debug)]
-pub(crate) struct PinSet {
-    pins: Arc<Pins>,
-    versions: Vec<TransactionId>,
-}
-
-impl Drop for PinSet {
-    fn drop(&mut self) {
-        let mut state = self.pins.state.lock();
-        for version in &self.versions {
-            state.unpin(*version);
-        }
-    }
 }
 
 impl PinState {
@@ -123,8 +121,9 @@ impl PinState {
 
     fn held(&self) -> Vec<TransactionId> {
         let mut held: Vec<_> = self.counts.keys().copied().collect();
-        if let Err(place) = held.binary_search(&self.published.id) {
-            held.insert(place, self.published.id);
+        let made = self.published.trees.made;
+        if let Err(place) = held.binary_search(&made) {
+            held.insert(place, made);
         }
         held
     }
@@ -154,7 +153,7 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.pins.state.lock().unpin(self.version.id);
+        self.pins.state.lock().unpin(self.version.trees.made);
     }
 }
 
@@ -163,7 +162,8 @@ mod tests {
     use super::*;
 
     fn version(id: u64) -> Version {
-        Version { id: TransactionId::new(id), commit_time_micros: 0, data: TreeRoot::EMPTY, forward: TreeRoot::EMPTY }
+        let (data, forward) = (TreeRoot::EMPTY, TreeRoot::EMPTY);
+        Version::of_trees(Trees { made: TransactionId::new(id), data, forward }, 0)
     }
 
     #[test]
@@ -189,16 +189,15 @@ mod tests {
     }
 
     #[test]
-    fn r1_a_set_of_pins_keeps_what_others_let_go_of() {
+    fn r1_versions_over_the_same_trees_hold_those() {
         let pins = Pins::new(version(1));
-        let old = pins.pin_published();
-        pins.publish(version(2));
-        let set = pins.pin_held();
-        drop(old);
-        pins.publish(version(3));
-        assert_eq!(pins.held(), [1, 2, 3].map(TransactionId::new));
-        drop(set);
-        assert_eq!(pins.held(), [TransactionId::new(3)]);
+        pins.publish(Version { id: TransactionId::new(2), ..version(1) });
+        let reader = pins.pin_published();
+        assert_eq!(pins.held(), [TransactionId::new(1)]);
+        pins.replace_published(|published| published.trees.made = published.id);
+        assert_eq!(pins.held(), [1, 2].map(TransactionId::new), "the reader still sees the older trees");
+        drop(reader);
+        assert_eq!(pins.held(), [TransactionId::new(2)]);
     }
 
     #[test]

@@ -13,14 +13,11 @@ use super::store::{PageStore, child_sum};
 use super::version::Pin;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{PageId, Run, TransactionId};
-use crate::base::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::base::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
 
 /// Values from this size on are written at once, from the caller's slice.
 pub(crate) const WRITE_THROUGH_BYTES_MIN: usize = 64 << 10;
-
-/// A transaction whose changes take more than this has no record.
-pub(crate) const REDO_BYTES_MAX: usize = 1 << 20;
 
 /// A run that the head version no longer reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +63,6 @@ pub(crate) struct PageWriter {
     /// Of those, the buffered ones.
     buffered_bytes: AtomicUsize,
     behind: WriteBehind,
-    /// Bytes of changes that are recorded for the redo log.
-    redo_bytes: AtomicUsize,
-    /// The changes of rows that are recorded are all that the transaction does.
-    is_loggable: AtomicBool,
     /// Units that the transaction was handed out.
     taken_units: AtomicU64,
     /// Units that it gave back or only retired.
@@ -81,26 +74,16 @@ impl PageWriter {
         let dead = Mutex::new(DeadList { runs: Vec::new(), charge: Charge::new(store.account()) });
         let (dirty_bytes, buffered_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let behind = WriteBehind::new(Arc::clone(&store));
-        let (redo_bytes, is_loggable) = (AtomicUsize::new(0), AtomicBool::new(true));
         let (taken_units, freed_units) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            store,
-            space,
-            base,
-            birth,
-            dead,
-            dirty_bytes,
-            buffered_bytes,
-            behind,
-            redo_bytes,
-            is_loggable,
-            taken_units,
-            freed_units,
-        }
+        Self { store, space, base, birth, dead, dirty_bytes, buffered_bytes, behind, taken_units, freed_units }
     }
 
     pub(crate) fn store(&self) -> &PageStore {
         &self.store
+    }
+
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
     }
 
     pub(crate) fn base(&self) -> &Pin {
@@ -135,25 +118,6 @@ impl PageWriter {
 
     pub(crate) fn dirty_bytes(&self) -> usize {
         self.dirty_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether the transaction can be told by a record of its changes of rows.
-    pub(crate) fn is_loggable(&self) -> bool {
-        self.is_loggable.load(Ordering::Relaxed)
-    }
-
-    /// The transaction does something that no record of rows tells, or too much: its commit writes a slot.
-    pub(crate) fn give_up_log(&self) {
-        self.is_loggable.store(false, Ordering::Relaxed);
-    }
-
-    /// Counts bytes of recorded changes; says whether they are still worth a record.
-    pub(crate) fn count_redo(&self, added: usize) -> bool {
-        let bytes = self.redo_bytes.fetch_add(added, Ordering::Relaxed) + added;
-        if bytes > REDO_BYTES_MAX {
-            self.give_up_log();
-        }
-        bytes <= REDO_BYTES_MAX
     }
 
     /// Whether so much is dirty that it has to be written early. Buffered changes may take two more shares: the more
@@ -215,10 +179,6 @@ impl PageWriter {
         self.taken_units.load(Ordering::Relaxed) > self.freed_units.load(Ordering::Relaxed)
     }
 
-    pub(super) fn space(&self) -> &Space {
-        &self.space
-    }
-
     /// Takes back a run that the head version no longer reaches.
     pub(crate) fn free(&self, run: Run, birth: TransactionId) -> Result<()> {
         self.freed_units.fetch_add(u64::from(run.units), Ordering::Relaxed);
@@ -251,7 +211,6 @@ impl PageWriter {
         if pages.is_empty() {
             return Ok(());
         }
-        self.give_up_log();
         self.store.write_pages(pages).map_err(|error| self.cause(error))
     }
 
@@ -267,7 +226,6 @@ impl PageWriter {
         if pages.is_empty() {
             return Ok(());
         }
-        self.give_up_log();
         self.behind.write(pages)
     }
 

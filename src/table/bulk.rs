@@ -7,18 +7,28 @@
 use super::extract::ExtractIf;
 use super::guard::AccessGuard;
 use super::prefix::{PrefixKey, encode_prefix_bounds};
-use super::range::{Row, as_slices, encode_bounds, guards, with_encoded_key};
+use super::range::{Row, as_slice, as_slices, encode_bounds, guards, with_encoded_key};
 use super::read_write::Table;
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::btree::remove::Edge;
 use crate::btree::search::RowBytes;
 use crate::btree::sweep::Sweep;
+use crate::pages::snapshot::PageRef;
+use crate::txn::staged::OpenRows;
 use std::borrow::Borrow;
+use std::cell::RefCell;
 use std::ops::{Bound, RangeBounds};
 
 /// Bounds of a range of keys, as bytes.
 type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// Bytes of a row that stays readable by itself.
+type KeyBytes = RowBytes<PageRef<'static>>;
+type ValueBytes = RowBytes<PageRef<'static>>;
+
+/// So many removals of one sweep are laid over a tree: more of them cost less in one pass over the leaves.
+pub(super) const OVERLAID_MAX: u64 = 1024;
 
 const EVERYTHING: Bounds = (Bound::Unbounded, Bound::Unbounded);
 
@@ -106,13 +116,45 @@ impl<K: Key + 'static, V: Value + 'static> Table<'_, K, V> {
     }
 
     fn remove_within(&mut self, bounds: &Bounds) -> Result<u64> {
+        let mut removed = 0;
+        self.sweep(bounds, &mut removed, |_, _| Ok(false), |sweep| sweep.remove_rest())?;
+        Ok(removed)
+    }
+
+    /// Removes the rows of a range that do not stay. Few are laid over the tree; from many on the rest is done in one pass.
+    fn sweep(
+        &mut self,
+        bounds: &Bounds,
+        removed: &mut u64,
+        mut stays: impl FnMut(KeyBytes, ValueBytes) -> Result<bool>,
+        rest: impl FnOnce(&mut Sweep<'_>) -> Result<u64>,
+    ) -> Result<()> {
         let (start, end) = as_slices(bounds);
-        self.change_tree(|tree| {
-            let mut sweep = Sweep::new(tree, start, end);
-            let removed = sweep.remove_rest()?;
+        let (transaction, table) = self.parts();
+        let swept = transaction.change(|| {
+            let mut from = start.map(<[u8]>::to_vec);
+            if let OpenRows::Overlaid(rows) = &table.rows {
+                let mut cursor = rows.tree.range(start, end)?;
+                let mut last = Vec::new();
+                while *removed < OVERLAID_MAX {
+                    let Some(met) = cursor.next(true)? else { return Ok(()) };
+                    let (key, value) = met.key_and_value()?;
+                    last.clear();
+                    last.extend_from_slice(key.as_slice());
+                    if !stays(key, value)? {
+                        transaction.put(table, &last, None, Some(true))?;
+                        *removed += 1;
+                    }
+                }
+                from = Bound::Excluded(last);
+            }
+            transaction.fold(table)?;
+            let mut sweep = Sweep::new(table.tree_mut()?.tree_mut()?, as_slice(&from), end);
+            *removed += rest(&mut sweep)?;
             sweep.finish()?;
-            Ok(removed)
-        })
+            transaction.spill_if_large(table)
+        });
+        swept.map_err(|error| error.in_table(&table.name))
     }
 
     /// Keeps the rows for which `predicate` says `true`, removes the others, and returns how many they were.
@@ -159,22 +201,25 @@ impl<K: Key + 'static, V: Value + 'static> Table<'_, K, V> {
     where
         F: for<'f> FnMut(K::SelfType<'f>, V::SelfType<'f>) -> bool,
     {
-        let (start, end) = as_slices(bounds);
-        self.change_tree(|tree| {
-            let mut sweep = Sweep::new(tree, start, end);
+        let (mut removed, predicate) = (0, RefCell::new(&mut predicate));
+        let stays = |key, value| {
+            let (key, value) = (AccessGuard::<K>::of_key(key)?, AccessGuard::<V>::of_value(value)?);
+            Ok(predicate.borrow_mut()(key.value(), value.value()))
+        };
+        self.sweep(bounds, &mut removed, stays, |sweep| {
             let mut removed = 0;
             while let Some(stays) = sweep.visit(|found| {
                 let (key, value) = guards::<_, K, V>(found)?;
-                Ok(predicate(key.value(), value.value()))
+                Ok(predicate.borrow_mut()(key.value(), value.value()))
             })? {
                 if !stays {
                     sweep.remove();
                     removed += 1;
                 }
             }
-            sweep.finish()?;
             Ok(removed)
-        })
+        })?;
+        Ok(removed)
     }
 
     /// An iterator that removes and returns the rows for which `predicate` says `true`. Rows that it has not come to
@@ -209,8 +254,11 @@ impl<K: Key + 'static, V: Value + 'static> Table<'_, K, V> {
     }
 
     fn extract_within<F>(&mut self, bounds: Bounds, predicate: F) -> Result<ExtractIf<'_, K, V, F>> {
-        let (transaction, table, tree) = self.parts()?;
-        Ok(ExtractIf::new(transaction, table, tree, bounds, predicate))
+        let (transaction, table) = self.parts();
+        let name = table.name.clone();
+        transaction
+            .change(|| ExtractIf::new(transaction, table, bounds, predicate))
+            .map_err(|error| error.in_table(&name))
     }
 
     /// Removes the row with the lowest key and returns it.
@@ -230,11 +278,28 @@ impl<K: Key + 'static, V: Value + 'static> Table<'_, K, V> {
     }
 
     fn pop(&mut self, edge: Edge) -> Result<Option<Row<'static, K, V>>> {
-        self.change_tree(|tree| {
-            let Some((key, value)) = tree.pop(edge)? else { return Ok(None) };
+        let (transaction, table) = self.parts();
+        let popped = transaction.change(|| {
+            let row = match &mut table.rows {
+                OpenRows::Overlaid(rows) => {
+                    let row = rows.tree.edge(edge == Edge::First)?;
+                    if let Some((key, _)) = &row {
+                        rows.tree.delta.set_end(edge == Edge::First, key);
+                        transaction.put(table, key, None, Some(true))?;
+                    }
+                    row
+                }
+                OpenRows::InTree(tree) => {
+                    let row = tree.tree_mut()?.pop(edge)?;
+                    transaction.spill_if_large(table)?;
+                    row
+                }
+            };
+            let Some((key, value)) = row else { return Ok(None) };
             // What does not decode is found after the change, so it must poison.
             let key = AccessGuard::of_key(RowBytes::Owned(key))?;
             Ok(Some((key, AccessGuard::of_value(RowBytes::Owned(value))?)))
-        })
+        });
+        popped.map_err(|error| error.in_table(&table.name))
     }
 }

@@ -4,13 +4,17 @@
 //! table is whole.
 //! Layer 6 (table).
 
+use super::bulk::OVERLAID_MAX;
+use super::guard::AccessGuard;
 use super::range::{Row, as_slices, guards};
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::btree::cursor::RangeCursor;
 use crate::btree::leaf;
+use crate::btree::overlaid::OverlaidCursor;
 use crate::btree::sweep::Sweep;
 use crate::btree::tree::TreeMut;
+use crate::txn::staged::{CheckedOut, OpenRows};
 use crate::txn::write::WriteTransaction;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -23,7 +27,7 @@ use std::ops::{Bound, RangeBounds};
 #[must_use = "rows are removed only as far as the iterator is advanced"]
 pub struct ExtractIf<'t, K: Key + 'static, V: Value + 'static, F> {
     transaction: &'t WriteTransaction,
-    table: &'t str,
+    table: String,
     way: Way<'t>,
     /// What is left of the range, where it is not kept by a sweep.
     bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
@@ -33,6 +37,12 @@ pub struct ExtractIf<'t, K: Key + 'static, V: Value + 'static, F> {
 
 /// How the next row is come by.
 enum Way<'t> {
+    /// From both ends, over the rows as they were: removals are laid over the tree, as long as they are few.
+    Overlaid {
+        table: &'t mut CheckedOut,
+        cursor: Box<OverlaidCursor>,
+        removed: u64,
+    },
     /// From the front only.
     Sweep(Box<Sweep<'t>>),
     /// From both ends: the bounds close in on each other.
@@ -46,21 +56,38 @@ type Picked<K, V> = (Vec<u8>, Option<Row<'static, K, V>>);
 impl<'t, K: Key + 'static, V: Value + 'static, F> ExtractIf<'t, K, V, F> {
     pub(super) fn new(
         transaction: &'t WriteTransaction,
-        table: &'t str,
-        tree: &'t mut TreeMut,
+        table: &'t mut CheckedOut,
         bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
         predicate: F,
-    ) -> Self {
-        let (start, end) = as_slices(&bounds);
-        let way = Way::Sweep(Box::new(Sweep::new(tree, start, end)));
-        Self { transaction, table, way, bounds, predicate, types: PhantomData }
+    ) -> Result<Self> {
+        let (name, (start, end)) = (table.name.clone(), as_slices(&bounds));
+        let overlaid = match &table.rows {
+            OpenRows::Overlaid(rows) => Some(Box::new(rows.tree.range(start, end)?)),
+            OpenRows::InTree(_) => None,
+        };
+        let way = match overlaid {
+            Some(cursor) => Way::Overlaid { table, cursor, removed: 0 },
+            None => Way::Sweep(Box::new(Sweep::new(table.tree_mut()?.tree_mut()?, start, end))),
+        };
+        Ok(Self { transaction, table: name, way, bounds, predicate, types: PhantomData })
+    }
+
+    /// Goes on with the tree, from both ends or from the front.
+    fn go_on_in_tree(&mut self, forward: bool) -> Result<()> {
+        if let Way::Overlaid { table, .. } = std::mem::replace(&mut self.way, Way::Ended) {
+            self.transaction.fold(table)?;
+            let tree = table.tree_mut()?.tree_mut()?;
+            let (start, end) = as_slices(&self.bounds);
+            self.way = if forward { Way::Sweep(Box::new(Sweep::new(tree, start, end))) } else { Way::Direct(tree) };
+        }
+        Ok(())
     }
 
     /// Puts the table together.
     fn end(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.way, Way::Ended) {
             Way::Sweep(sweep) => self.transaction.change(|| sweep.finish().map(drop)),
-            Way::Direct(_) | Way::Ended => Ok(()),
+            Way::Overlaid { .. } | Way::Direct(_) | Way::Ended => Ok(()),
         }
     }
 }
@@ -81,16 +108,43 @@ where
         let row = transaction.change(|| step(self)).transpose();
         match row {
             Some(Ok(_)) => row,
-            None => self.end().err().map(|error| Err(error.in_table(self.table))),
+            None => self.end().err().map(|error| Err(error.in_table(&self.table))),
             Some(Err(error)) => {
                 // The tree is in pieces and stays so: the transaction is poisoned.
                 self.way = Way::Ended;
-                Some(Err(error.in_table(self.table)))
+                Some(Err(error.in_table(&self.table)))
             }
         }
     }
 
+    /// Asks row after row from one end until one is picked, and lays its removal over the tree.
+    fn next_overlaid(&mut self, forward: bool) -> Result<Option<Row<'static, K, V>>> {
+        let Self { transaction, way, bounds, predicate, .. } = self;
+        let Way::Overlaid { table, cursor, removed } = way else { return Ok(None) };
+        while let Some(met) = cursor.next(forward)? {
+            let (key, value) = met.key_and_value()?;
+            let bound = if forward { &mut bounds.0 } else { &mut bounds.1 };
+            set_excluded(bound, key.as_slice());
+            let (key, value) = (AccessGuard::<K>::of_key(key)?, AccessGuard::<V>::of_value(value)?);
+            let is_picked = predicate(key.value(), value.value());
+            if is_picked {
+                if let Bound::Excluded(key) = bound {
+                    transaction.put(table, key, None, Some(true))?;
+                }
+                *removed += 1;
+                return Ok(Some((key.into_owned(), value.into_owned())));
+            }
+        }
+        Ok(None)
+    }
+
     fn next_picked(&mut self) -> Result<Option<Row<'static, K, V>>> {
+        if let Way::Overlaid { removed, .. } = &self.way {
+            if *removed < OVERLAID_MAX {
+                return self.next_overlaid(true);
+            }
+            self.go_on_in_tree(true)?;
+        }
         let Self { way, predicate, .. } = self;
         let Way::Sweep(sweep) = way else { return self.next_direct(true) };
         while let Some(picked) = sweep.visit(|found| {
@@ -107,6 +161,12 @@ where
     }
 
     fn next_back_picked(&mut self) -> Result<Option<Row<'static, K, V>>> {
+        if let Way::Overlaid { removed, .. } = &self.way {
+            if *removed < OVERLAID_MAX {
+                return self.next_overlaid(false);
+            }
+            self.go_on_in_tree(false)?;
+        }
         if let Way::Sweep(_) = self.way
             && let Way::Sweep(sweep) = std::mem::replace(&mut self.way, Way::Ended)
         {
@@ -136,6 +196,17 @@ where
                 return Ok(picked);
             }
         }
+    }
+}
+
+/// Makes a bound exclude a key, in the memory that it has.
+fn set_excluded(bound: &mut Bound<Vec<u8>>, key: &[u8]) {
+    match bound {
+        Bound::Excluded(bytes) => {
+            bytes.clear();
+            bytes.extend_from_slice(key);
+        }
+        _ => *bound = Bound::Excluded(key.to_vec()),
     }
 }
 
@@ -186,7 +257,7 @@ impl<K: Key + 'static, V: Value + 'static, F> Drop for ExtractIf<'_, K, V, F> {
             return;
         }
         if let Err(error) = self.end() {
-            self.transaction.tell_at_commit(error.in_table(self.table));
+            self.transaction.tell_at_commit(error.in_table(&self.table));
         }
     }
 }

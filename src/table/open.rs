@@ -10,10 +10,12 @@ use super::read_write::Table;
 use super::traits::{Key, Value};
 use super::untyped::{UntypedTable, UntypedTableMut};
 use crate::base::error::StorageError;
-use crate::base::ids::TreeRoot;
+use crate::base::ids::{TransactionId, TreeRoot};
 use crate::base::sync::Arc;
+use crate::btree::overlaid::OverlaidTree;
 use crate::catalog::record::{TableKind, TableRecord};
 use crate::catalog::roots;
+use crate::delta::layers::TableDelta;
 use crate::txn::error::{TableError, TableTypeMismatch};
 use crate::txn::read::ReadTransaction;
 use crate::txn::write::WriteTransaction;
@@ -86,7 +88,7 @@ impl ReadTransaction {
         definition: TableDefinition<'_, K, V>,
     ) -> Result<ReadOnlyTable<K, V>, TableError> {
         let table = self.open_existing(definition)?;
-        Ok(table.unwrap_or_else(|| self.read_only(definition.name(), TreeRoot::EMPTY)))
+        Ok(table.unwrap_or_else(|| self.read_only(definition.name(), TreeRoot::EMPTY, TableDelta::default())))
     }
 
     fn open_existing<K: Key + 'static, V: Value + 'static>(
@@ -96,11 +98,24 @@ impl ReadTransaction {
         let types = types::<K, V>(definition.name())?;
         let Some(record) = self.find(definition.name())? else { return Ok(None) };
         verify(definition.name(), &types, &record)?;
-        Ok(Some(self.read_only(definition.name(), record.root)))
+        Ok(Some(self.read_table(definition.name(), &record)))
     }
 
-    fn read_only<K: Key + 'static, V: Value + 'static>(&self, name: &str, root: TreeRoot) -> ReadOnlyTable<K, V> {
-        ReadOnlyTable::new(Arc::new(name.to_owned()), self.pages().clone(), root)
+    fn read_table<K: Key + 'static, V: Value + 'static>(
+        &self,
+        name: &str,
+        record: &TableRecord,
+    ) -> ReadOnlyTable<K, V> {
+        self.read_only(name, record.root, self.pages().version().delta.table(record.id))
+    }
+
+    fn read_only<K: Key + 'static, V: Value + 'static>(
+        &self,
+        name: &str,
+        root: TreeRoot,
+        delta: TableDelta,
+    ) -> ReadOnlyTable<K, V> {
+        ReadOnlyTable::new(Arc::new(name.to_owned()), OverlaidTree { pages: self.pages().clone(), root, delta })
     }
 
     /// Opens a table of the snapshot by its name alone, with the types that are stored beside it.
@@ -110,13 +125,13 @@ impl ReadTransaction {
     pub fn open_untyped_table(&self, name: &str) -> Result<UntypedTable, TableError> {
         let record = self.find(name)?.ok_or_else(|| TableError::DoesNotExist(name.into()))?;
         let (key_type, value_type) = decode_types(name, &record.key_type, &record.value_type)?;
-        Ok(UntypedTable::new(self.read_only(name, record.root), key_type, value_type))
+        Ok(UntypedTable::new(self.read_table(name, &record), key_type, value_type))
     }
 
     /// Requires that every table says what its rows are: a type that cannot be decoded makes it unreadable without its
     /// application.
     pub(crate) fn check_types(&self) -> Result<(), StorageError> {
-        let tables = roots::list(self.pages().clone(), &self.pages().version().data)?;
+        let tables = roots::list(self.pages().clone(), &self.pages().version().trees.data)?;
         tables.iter().try_for_each(|(name, record)| decode_types(name, &record.key_type, &record.value_type).map(drop))
     }
 
@@ -165,6 +180,7 @@ impl WriteTransaction {
             id,
             kind: TableKind::Table,
             root: TreeRoot::EMPTY,
+            folded: TransactionId::ZERO,
             key_type: types.key.clone(),
             value_type: types.value.clone(),
         };

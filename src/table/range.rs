@@ -8,6 +8,7 @@ use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::base::sync::Arc;
 use crate::btree::cursor::{Found, RangeCursor};
+use crate::btree::overlaid::{Met, OverlaidCursor, key_of, value_of};
 use crate::btree::tree::{Pages, SnapshotPages, TreeMut};
 use crate::pages::snapshot::PageRef;
 use std::borrow::Borrow;
@@ -31,7 +32,9 @@ pub struct Range<'a, K: Key + 'static, V: Value + 'static> {
 /// Where rows come from.
 pub(crate) enum Rows<'a> {
     Snapshot { cursor: RangeCursor<SnapshotPages>, table: Arc<String> },
+    Overlaid { cursor: OverlaidCursor, table: Arc<String> },
     Writer { cursor: RangeCursor<&'a TreeMut>, table: &'a str },
+    OverlaidWriter { cursor: OverlaidCursor, table: &'a str },
 }
 
 impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
@@ -43,7 +46,9 @@ impl<'a, K: Key + 'static, V: Value + 'static> Range<'a, K, V> {
     fn step(&mut self, forward: bool) -> Option<Result<Row<'a, K, V>>> {
         match &mut self.rows {
             Rows::Snapshot { cursor, table } => step(cursor, table, forward),
+            Rows::Overlaid { cursor, table } => step_overlaid(cursor, table, forward),
             Rows::Writer { cursor, table } => step(cursor, table, forward),
+            Rows::OverlaidWriter { cursor, table } => step_overlaid(cursor, table, forward),
         }
     }
 }
@@ -63,6 +68,30 @@ fn step<'a, P: Pages<Node = PageRef<'a>>, K: Key + 'static, V: Value + 'static>(
         cursor.finish();
     }
     Some(row.map_err(|error| error.in_table(table)))
+}
+
+fn step_overlaid<'a, K: Key + 'static, V: Value + 'static>(
+    cursor: &mut OverlaidCursor,
+    table: &str,
+    forward: bool,
+) -> Option<Result<Row<'a, K, V>>> {
+    let row = match cursor.next(forward) {
+        Ok(Some(met)) => met_guards(&met),
+        Ok(None) => return None,
+        Err(error) => Err(error),
+    };
+    if row.is_err() {
+        cursor.finish();
+    }
+    Some(row.map_err(|error| error.in_table(table)))
+}
+
+/// The typed row that a cursor came across.
+fn met_guards<K: Key + 'static, V: Value + 'static>(met: &Met<'_>) -> Result<Row<'static, K, V>> {
+    match met {
+        Met::InTree(found) => guards(found),
+        Met::Changed(row) => Ok((AccessGuard::of_key(key_of(row))?, AccessGuard::of_value(value_of(row))?)),
+    }
 }
 
 /// The typed row at which a cursor stands.
@@ -146,5 +175,10 @@ pub(crate) fn with_encoded_bounds<'k, K: Key + 'static, B: Borrow<K::SelfType<'k
 
 /// Bounds as the trees take them.
 pub(crate) fn as_slices(bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    (bounds.0.as_ref().map(Vec::as_slice), bounds.1.as_ref().map(Vec::as_slice))
+    (as_slice(&bounds.0), as_slice(&bounds.1))
+}
+
+/// A bound as the trees take it.
+pub(crate) fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
 }

@@ -9,11 +9,9 @@ use super::prefix::{PrefixKey, encode_prefix_bounds};
 use super::range::{Range, Row, Rows, as_slices, with_encoded_bounds, with_encoded_key};
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
-use crate::base::ids::TreeRoot;
 use crate::base::sync::Arc;
 use crate::btree::cursor::RangeCursor;
-use crate::btree::search;
-use crate::btree::tree::SnapshotPages;
+use crate::btree::overlaid::OverlaidTree;
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,14 +22,13 @@ use std::ops::{Bound, RangeBounds};
 /// Keeps the snapshot alive by itself: the transaction that it came from may be dropped before it. Cheap to clone.
 pub struct ReadOnlyTable<K: Key + 'static, V: Value + 'static> {
     name: Arc<String>,
-    pages: SnapshotPages,
-    root: TreeRoot,
+    rows: OverlaidTree,
     types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
-    pub(crate) fn new(name: Arc<String>, pages: SnapshotPages, root: TreeRoot) -> Self {
-        Self { name, pages, root, types: PhantomData }
+    pub(crate) fn new(name: Arc<String>, rows: OverlaidTree) -> Self {
+        Self { name, rows, types: PhantomData }
     }
 
     /// Looks a key up.
@@ -45,11 +42,7 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<AccessGuard<'static, V>>> {
-        let epoch = self.pages.snapshot.store.enter();
-        let pages = self.pages.in_epoch(&epoch);
-        let Some(row) = search::get(&pages, &self.root, key)? else { return Ok(None) };
-        let value = row.into_kept_value(&pages, |leaf| leaf.keep(&self.pages.snapshot))?;
-        AccessGuard::of_value(value).map(Some)
+        self.rows.get(key)?.map(AccessGuard::of_value).transpose()
     }
 
     /// The rows whose keys lie in `range`, in key order, from both ends. Where the start is above the end there are
@@ -86,10 +79,14 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     }
 
     fn rows(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<Range<'static, K, V>> {
-        let cursor =
-            RangeCursor::new(self.pages.clone(), &self.root, start, end).map_err(|error| error.in_table(&self.name))?;
-        let table = Arc::clone(&self.name);
-        Ok(Range::new(Rows::Snapshot { cursor, table }))
+        let (rows, table) = (&self.rows, Arc::clone(&self.name));
+        if rows.delta.is_empty() {
+            let cursor = RangeCursor::new(rows.pages.clone(), &rows.root, start, end);
+            let cursor = cursor.map_err(|error| error.in_table(&table))?;
+            return Ok(Range::new(Rows::Snapshot { cursor, table }));
+        }
+        let cursor = rows.range(start, end).map_err(|error| error.in_table(&table))?;
+        Ok(Range::new(Rows::Overlaid { cursor, table }))
     }
 
     /// The row with the lowest key.
@@ -108,12 +105,13 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
         self.iter()?.next_back().transpose()
     }
 
-    /// Number of rows. Costs nothing: the tree counts them.
+    /// Number of rows. Costs a lookup for each recent change that was made without one, by `put` or `delete` or before a crash,
+    /// until a checkpoint has brought it into the tree; otherwise nothing.
     ///
     /// # Errors
     /// None today; the signature is that of other tables.
     pub fn len(&self) -> Result<u64, StorageError> {
-        Ok(self.root.rows)
+        self.rows.len().map_err(|error| error.in_table(&self.name))
     }
 
     /// Whether there is no row.
@@ -121,13 +119,13 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     /// # Errors
     /// None today; the signature is that of other tables.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
-        Ok(self.root.rows == 0)
+        self.rows.is_empty().map_err(|error| error.in_table(&self.name))
     }
 }
 
 impl<K: Key + 'static, V: Value + 'static> Clone for ReadOnlyTable<K, V> {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.name), self.pages.clone(), self.root)
+        Self::new(Arc::clone(&self.name), self.rows.clone())
     }
 }
 
@@ -141,6 +139,6 @@ impl<K: Key + 'static, V: Value + 'static> sealed::Sealed for ReadOnlyTable<K, V
 
 impl<K: Key + 'static, V: Value + 'static> fmt::Debug for ReadOnlyTable<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadOnlyTable").field("name", &self.name).field("rows", &self.root.rows).finish_non_exhaustive()
+        f.debug_struct("ReadOnlyTable").field("name", &self.name).finish_non_exhaustive()
     }
 }

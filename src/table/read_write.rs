@@ -10,16 +10,16 @@ use super::range::{Range, Row, Rows, as_slices, encode_bounds, encode_key, with_
 use super::traits::{Key, Value};
 use crate::base::error::{Result, StorageError};
 use crate::btree::cursor::RangeCursor;
+use crate::btree::insert::check_sizes;
+use crate::btree::overlaid::OverlaidTree;
 use crate::btree::search::{self, RowBytes};
 use crate::btree::tree::TreeMut;
-use crate::txn::write::{CheckedOut, WriteTransaction};
+use crate::txn::staged::{CheckedOut, OpenRows};
+use crate::txn::write::WriteTransaction;
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
-
-/// Values from this length on are not buffered.
-const BUFFERED_VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// A table that can be read and changed.
 ///
@@ -32,6 +32,12 @@ pub struct Table<'t, K: Key + 'static, V: Value + 'static> {
     types: PhantomData<fn() -> (K, V)>,
 }
 
+/// Where the rows of a table are read.
+enum View<'v> {
+    Overlaid(&'v OverlaidTree),
+    InTree(&'v TreeMut),
+}
+
 impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     pub(crate) fn new(transaction: &'t WriteTransaction, open: CheckedOut) -> Self {
         Self { transaction, open: Some(open), types: PhantomData }
@@ -41,9 +47,12 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         self.open.as_ref().expect("the table is open until it is dropped")
     }
 
-    /// The tree with all changes applied, for reading; refused once an operation failed half-way.
-    fn tree(&self) -> Result<&TreeMut> {
-        self.transaction.change(|| self.open().tree.tree())
+    /// The rows with all changes applied, for reading; refused once an operation failed half-way.
+    fn view(&self) -> Result<View<'_>> {
+        self.transaction.change(|| match &self.open().rows {
+            OpenRows::Overlaid(rows) => Ok(View::Overlaid(&rows.tree)),
+            OpenRows::InTree(tree) => Ok(View::InTree(tree.tree()?)),
+        })
     }
 
     fn open_mut(&mut self) -> &mut CheckedOut {
@@ -61,14 +70,20 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     }
 
     fn find(&self, key: &[u8]) -> Result<Option<AccessGuard<'_, V>>> {
-        let tree = self.tree()?;
-        let Some(row) = search::get(&tree, tree.root(), key)? else { return Ok(None) };
-        AccessGuard::of_value(row.into_value(&tree)?).map(Some)
+        let value = match self.view()? {
+            View::Overlaid(rows) => rows.get(key)?,
+            View::InTree(tree) => match search::get(&tree, tree.root(), key)? {
+                Some(row) => Some(row.into_value(&tree)?),
+                None => None,
+            },
+        };
+        value.map(AccessGuard::of_value).transpose()
     }
 
     /// Sets the value of a key, whether it was there or not, and returns the value that it had.
     ///
-    /// Cost: one descent; the first change to a node in a transaction copies it.
+    /// Cost: one descent. Few and short changes are kept beside the tree; of a transaction with more than a MiB of them, the
+    /// first to a node copies it.
     ///
     /// # Errors
     /// [`StorageError::KeyTooLarge`] and [`StorageError::ValueTooLarge`] change nothing. After any other error the
@@ -82,7 +97,7 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         let value = V::as_bytes(value.borrow());
         let value = value.as_ref();
         self.check_sizes(&key, value)?;
-        self.change(|tree| tree.insert(&key, value))
+        self.change(&key, Some(value))
     }
 
     /// Sets the value of a key, whether it was there or not, without looking for the one that it had.
@@ -134,25 +149,15 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         if self.transaction.is_poisoned() {
             return Err(StorageError::TransactionPoisoned);
         }
-        self.open_mut().tree.base_mut()?.check_sizes(key, value)
+        check_sizes(self.transaction.layout(), key, value)
     }
 
     pub(super) fn buffer(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.check_sizes(key, value.unwrap_or_default())?;
         let transaction = self.transaction;
-        let CheckedOut { tree, name, .. } = self.open_mut();
-        let buffered = transaction.change(|| {
-            match value {
-                // A long value goes to the file at once; a copy in the buffer would gain nothing.
-                Some(value) if value.len() >= BUFFERED_VALUE_BYTES_MAX => {
-                    tree.tree_mut()?.insert(key, value)?;
-                }
-                Some(value) => tree.put(key, value)?,
-                None => tree.delete(key)?,
-            }
-            transaction.spill_if_large(tree)
-        });
-        buffered.map_err(|error| error.in_table(name))
+        let table = self.open_mut();
+        let buffered = transaction.change(|| transaction.put(table, key, value, None));
+        buffered.map_err(|error| error.in_table(&table.name))
     }
 
     /// Removes a key and returns the value that it had.
@@ -164,37 +169,42 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         key: impl Borrow<K::SelfType<'k>>,
     ) -> Result<Option<AccessGuard<'static, V>>, StorageError> {
         let key = encode_key::<K>(key.borrow());
-        self.change(|tree| tree.remove(&key))
+        self.change(&key, None)
     }
 
-    fn change(
-        &mut self,
-        step: impl FnOnce(&mut TreeMut) -> Result<Option<Vec<u8>>>,
-    ) -> Result<Option<AccessGuard<'static, V>>> {
-        self.change_tree(|tree| {
-            // An old value that does not decode is an error after the change, so it too must poison.
-            step(tree)?.map(|old| AccessGuard::of_value(RowBytes::Owned(old))).transpose()
-        })
-    }
-
-    /// Every change of rows that is not buffered goes through here.
-    pub(super) fn change_tree<T>(&mut self, step: impl FnOnce(&mut TreeMut) -> Result<T>) -> Result<T> {
+    /// Sets the value of a key, or removes the row, and returns the value that it had.
+    fn change(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<Option<AccessGuard<'static, V>>> {
         let transaction = self.transaction;
-        let CheckedOut { tree, name, .. } = self.open_mut();
+        let table = self.open_mut();
         let changed = transaction.change(|| {
-            let outcome = step(tree.tree_mut()?)?;
-            transaction.spill_if_large(tree)?;
-            Ok(outcome)
+            let old = match &mut table.rows {
+                OpenRows::Overlaid(rows) => {
+                    let old = rows.tree.get(key)?;
+                    if old.is_some() || value.is_some() {
+                        let had_row = Some(old.is_some());
+                        transaction.put(table, key, value, had_row)?;
+                    }
+                    old
+                }
+                OpenRows::InTree(tree) => {
+                    let tree = tree.tree_mut()?;
+                    let old = match value {
+                        Some(value) => tree.insert(key, value)?,
+                        None => tree.remove(key)?,
+                    };
+                    transaction.spill_if_large(table)?;
+                    old.map(RowBytes::Owned)
+                }
+            };
+            // An old value that does not decode is an error after the change, so it too must poison.
+            old.map(AccessGuard::of_value).transpose()
         });
-        changed.map_err(|error| error.in_table(name))
+        changed.map_err(|error| error.in_table(&table.name))
     }
 
-    /// The transaction, the name of the table, and its tree with all changes applied.
-    pub(super) fn parts(&mut self) -> Result<(&'t WriteTransaction, &str, &mut TreeMut)> {
-        let transaction = self.transaction;
-        let CheckedOut { tree, name, .. } = self.open_mut();
-        let settled = transaction.change(|| tree.tree_mut());
-        settled.map(|tree| (transaction, name.as_str(), tree)).map_err(|error| error.in_table(name))
+    /// The transaction and the table.
+    pub(super) fn parts(&mut self) -> (&'t WriteTransaction, &mut CheckedOut) {
+        (self.transaction, self.open_mut())
     }
 
     /// The rows whose keys lie in `range`, in key order, from both ends. Where the start is above the end there are
@@ -230,10 +240,14 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
 
     fn rows(&self, bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Result<Range<'_, K, V>> {
         let (start, end) = as_slices(bounds);
-        let tree = self.tree()?;
         let table = self.open().name.as_str();
-        let cursor = RangeCursor::new(tree, tree.root(), start, end).map_err(|error| error.in_table(table))?;
-        Ok(Range::new(Rows::Writer { cursor, table }))
+        let rows = match self.view()? {
+            View::Overlaid(rows) => rows.range(start, end).map(|cursor| Rows::OverlaidWriter { cursor, table }),
+            View::InTree(tree) => {
+                RangeCursor::new(tree, tree.root(), start, end).map(|cursor| Rows::Writer { cursor, table })
+            }
+        };
+        rows.map(Range::new).map_err(|error| error.in_table(table))
     }
 
     /// The row with the lowest key.
@@ -252,12 +266,16 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
         self.iter()?.next_back().transpose()
     }
 
-    /// Number of rows. Costs nothing: the tree counts them.
+    /// Number of rows. Costs a lookup for each recent change that was made without one, by `put` or `delete` or before a crash,
+    /// until a checkpoint has brought it into the tree; otherwise nothing.
     ///
     /// # Errors
     /// When an earlier operation failed half-way.
     pub fn len(&self) -> Result<u64, StorageError> {
-        Ok(self.tree()?.root().rows)
+        match self.view()? {
+            View::Overlaid(rows) => rows.len().map_err(|error| error.in_table(self.name())),
+            View::InTree(tree) => Ok(tree.root().rows),
+        }
     }
 
     /// Whether there is no row.
@@ -265,7 +283,10 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     /// # Errors
     /// When an earlier operation failed half-way.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
-        Ok(self.len()? == 0)
+        match self.view()? {
+            View::Overlaid(rows) => rows.is_empty().map_err(|error| error.in_table(self.name())),
+            View::InTree(tree) => Ok(tree.root().rows == 0),
+        }
     }
 }
 
@@ -287,8 +308,6 @@ impl<K: Key + 'static, V: Value + 'static> sealed::Sealed for Table<'_, K, V> {}
 
 impl<K: Key + 'static, V: Value + 'static> fmt::Debug for Table<'_, K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without what is buffered: showing a table changes nothing.
-        let rows = self.open().tree.settled().map(|tree| tree.root().rows);
-        f.debug_struct("Table").field("name", &self.name()).field("rows", &rows).finish_non_exhaustive()
+        f.debug_struct("Table").field("name", &self.name()).finish_non_exhaustive()
     }
 }

@@ -100,7 +100,8 @@ impl UntypedTable {
         self.rows.iter()
     }
 
-    /// Number of rows. Costs nothing: the tree counts them.
+    /// Number of rows. Costs a lookup for each recent change that was made without one, by `put` or `delete` or before a crash,
+    /// until a checkpoint has brought it into the tree; otherwise nothing.
     ///
     /// # Errors
     /// None today; the signature is that of other tables.
@@ -184,7 +185,8 @@ impl<'t> UntypedTableMut<'t> {
         Ok(self.rows.remove(key)?)
     }
 
-    /// Number of rows. Costs nothing: the tree counts them.
+    /// Number of rows. Costs a lookup for each recent change that was made without one, by `put` or `delete` or before a crash,
+    /// until a checkpoint has brought it into the tree; otherwise nothing.
     ///
     /// # Errors
     /// When an earlier operation failed half-way.

@@ -1,10 +1,9 @@
-//! Checkpoints beside the writers: a thread writes what a version needs, and its slot, while later transactions go on.
+//! Checkpoints beside the writers: a thread folds what is laid over the trees into them, while later transactions go on.
 //!
-//! Invariant: one is under way at a time. Every version that was needed when it began stays pinned until it ended, so that no
-//! page is given away that it still writes.
+//! Invariant: one is under way at a time, and while it is nobody else changes trees or the space.
 //! Layer 5 (txn). Rules: design.md, "Commit".
 
-use super::checkpoint::{self, Prepared};
+use super::checkpoint::{Fold, Folded};
 use super::commit::REPLAY_CHANGES_MAX;
 use super::core::{Core, Durable};
 use super::log::{SizeWish, segment_units};
@@ -16,7 +15,7 @@ use crate::pages::store::PageStore;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Writes checkpoints that were frozen.
+/// Makes checkpoints that were begun.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     store: Arc<PageStore>,
@@ -39,17 +38,17 @@ struct State {
 #[derive(Debug)]
 enum Stage {
     Idle,
-    Frozen(Box<Prepared>),
+    Frozen(Box<Fold>),
     Running,
-    Done(Done),
+    Done(Box<Done>),
 }
 
 /// A checkpoint that ended.
 #[derive(Debug)]
 pub(super) struct Done {
     /// Nothing where writing it panicked.
-    pub(super) prepared: Option<Box<Prepared>>,
-    pub(super) outcome: Result<()>,
+    pub(super) fold: Option<Box<Fold>>,
+    pub(super) outcome: Result<Folded>,
 }
 
 /// Says that the checkpoint failed when it is dropped, as it is where whoever writes it panics.
@@ -58,9 +57,9 @@ struct Panicking<'c>(&'c Checkpointer);
 impl Drop for Panicking<'_> {
     fn drop(&mut self) {
         self.0.store.poison();
-        let done = Done { prepared: None, outcome: Err(StorageError::Poisoned) };
+        let done = Done { fold: None, outcome: Err(StorageError::Poisoned) };
         self.0.store.meter().checkpoint_ended(done.outcome.as_ref().err());
-        self.0.state.lock().stage = Stage::Done(done);
+        self.0.state.lock().stage = Stage::Done(Box::new(done));
         self.0.changed.notify_all();
     }
 }
@@ -72,24 +71,24 @@ impl Checkpointer {
         Arc::new(Self { store, state, changed, thread, lag_commits, fill })
     }
 
-    /// Whether a checkpoint can begin. Where the medium makes one write after the other anyway, nothing is gained by it.
+    /// Whether a checkpoint can begin.
     pub(super) fn is_free(&self) -> bool {
-        (self.lag_commits.is_some() || self.store.writes_at_once() > 1)
-            && matches!(self.state.lock().stage, Stage::Idle)
+        matches!(self.state.lock().stage, Stage::Idle)
     }
 
-    pub(super) fn set_fill(&self, thousandths: u32) {
-        self.fill.store(thousandths, Ordering::Relaxed);
+    /// Whether it pays to have a thread for it: where the medium makes one write after the other, nothing is gained by it.
+    fn is_beside(&self) -> bool {
+        self.lag_commits.is_some() || self.store.writes_at_once() > 1
     }
 
-    /// Takes over a frozen checkpoint.
-    pub(super) fn begin(self: &Arc<Self>, prepared: Prepared) {
+    /// Takes over what is to be folded.
+    pub(super) fn begin(self: &Arc<Self>, fold: Box<Fold>) {
         let mut state = self.state.lock();
         assert!(matches!(state.stage, Stage::Idle), "one checkpoint at a time");
-        state.stage = Stage::Frozen(Box::new(prepared));
+        state.stage = Stage::Frozen(fold);
         state.commits_left = self.lag_commits.unwrap_or(0);
         drop(state);
-        if self.lag_commits.is_none() {
+        if self.lag_commits.is_none() && self.is_beside() {
             self.start_thread();
             self.changed.notify_all();
         }
@@ -117,20 +116,19 @@ impl Checkpointer {
         }
     }
 
-    /// Writes the frozen checkpoint.
+    /// Makes the checkpoint.
     fn run<'c>(&'c self, mut state: MutexGuard<'c, State>) -> MutexGuard<'c, State> {
-        let Stage::Frozen(prepared) = std::mem::replace(&mut state.stage, Stage::Running) else {
+        let Stage::Frozen(mut fold) = std::mem::replace(&mut state.stage, Stage::Running) else {
             unreachable!("the caller has looked");
         };
         drop(state);
         let panicking = Panicking(self);
-        let outcome = checkpoint::write(&self.store, &prepared, &|| self.writers())
-            .and_then(|()| checkpoint::flip(&self.store, &prepared));
+        let outcome = fold.run(&|| self.writers());
         // Not dropped by whoever panicked before and ends the session on the way out.
         std::mem::forget(panicking);
         self.store.meter().checkpoint_ended(outcome.as_ref().err());
         let mut state = self.state.lock();
-        state.stage = Stage::Done(Done { prepared: Some(prepared), outcome });
+        state.stage = Stage::Done(Box::new(Done { fold: Some(fold), outcome }));
         self.changed.notify_all();
         state
     }
@@ -164,7 +162,7 @@ impl Checkpointer {
             return None;
         }
         match std::mem::replace(&mut state.stage, Stage::Idle) {
-            Stage::Done(done) => Some(done),
+            Stage::Done(done) => Some(*done),
             _ => unreachable!("the stage was just looked at"),
         }
     }
@@ -210,6 +208,12 @@ const FILL_DUE: u32 = 500;
 /// From here on transactions wait a little before they begin, the longer the fuller it is.
 const FILL_SLOW: u32 = 750;
 
+/// After one that found no room the next is tried once so much more has come.
+const FILL_RETRY: u32 = 100;
+
+/// After readers had to pass over so many removed rows a checkpoint takes them out of the trees.
+const PASSED_MAX: u64 = 1 << 15;
+
 /// A log of fewer units is written no checkpoint for beside transactions.
 const LOG_UNITS_MIN: u32 = 16;
 
@@ -217,29 +221,52 @@ const LOG_UNITS_MIN: u32 = 16;
 const DELAY_MAX: Duration = Duration::from_millis(4);
 
 impl Core {
-    /// How full the log and the memory for pages that it tells of are, in thousandths.
-    fn fill(&self) -> u32 {
+    /// How full the log is, and how full what else a checkpoint empties: memory, and the changes that a replay has to make. In
+    /// thousandths.
+    fn fills(&self, durable: &Durable) -> (u32, u32) {
         let share = |part: u64, whole: u64| u32::try_from(part.saturating_mul(1000) / whole.max(1)).unwrap_or(u32::MAX);
-        let log = self.queue.log().map_or(0, |log| {
-            let units = share(u64::from(log.units_used()), u64::from(log.units()));
-            units.max(share(log.changes(), REPLAY_CHANGES_MAX))
-        });
-        let store = &self.store;
-        log.max(share(store.unwritten().bytes() as u64, store.account().unwritten_bytes_max() as u64))
+        let memory = share(durable.head.delta.bytes(), self.store.account().delta_bytes_max() as u64);
+        let Some(log) = self.queue.log() else { return (0, memory) };
+        let units = share(u64::from(log.units_used()), u64::from(log.units()));
+        (units, memory.max(share(log.changes(), REPLAY_CHANGES_MAX)))
     }
 
-    /// Begins a checkpoint beside the transactions where it is time. Nobody else uses the space.
+    /// Begins a checkpoint beside the transactions where it is time. No transaction runs.
     pub(super) fn checkpoint_if_due(&self, durable: &mut Durable) {
-        let fill = self.fill();
-        self.checkpointer.set_fill(fill);
+        let (log, others) = self.fills(durable);
+        self.measure_fill(durable);
+        // A log that may be longer grows first.
+        let fill = if self.log_will_grow() { others } else { log.max(others) };
+        let due = match durable.fill_failed {
+            0 if self.is_passed_over(durable) => 0,
+            0 => FILL_DUE,
+            failed => failed + FILL_RETRY,
+        };
         let may_write = !self.is_read_only() && !self.store.is_poisoned();
-        if fill < FILL_DUE || !may_write || !self.checkpointer.is_free() || self.log_will_grow() {
+        if fill < due || !may_write || !self.checkpointer.is_free() {
             return;
         }
         if let Err(error) = self.begin_checkpoint(durable) {
             // The commit that finds no room writes a slot, and tells what is wrong.
             log::debug!("no checkpoint could begin: {error}");
         }
+        if !self.checkpointer.is_beside() {
+            // The next transaction takes its outcome over.
+            self.checkpointer.await_end();
+        }
+    }
+
+    /// Whether removed rows that are still in the trees have cost readers more than a checkpoint will.
+    fn is_passed_over(&self, durable: &Durable) -> bool {
+        self.store.meter().passed_rows.get() - durable.passed_rows > PASSED_MAX
+    }
+
+    /// Finds out how full log and memory are, and tells those who have to go slower or faster for it.
+    pub(super) fn measure_fill(&self, durable: &Durable) -> u32 {
+        let (log, others) = self.fills(durable);
+        let fill = log.max(others);
+        self.checkpointer.fill.store(fill, Ordering::Relaxed);
+        fill
     }
 
     /// Whether the log is shorter than it may be: then the commit that finds it full brings a longer one. A very short one is
@@ -258,7 +285,7 @@ impl Core {
     /// Where writers are faster than the checkpoint beside them, the next transaction begins a little later: that costs less
     /// than to wait for the whole of it once.
     pub(super) fn slow_down(&self) {
-        let over = self.fill().saturating_sub(FILL_SLOW).min(1000 - FILL_SLOW);
+        let over = self.checkpointer.fill.load(Ordering::Relaxed).saturating_sub(FILL_SLOW).min(1000 - FILL_SLOW);
         if over > 0 {
             self.checkpointer.await_end_until(Deadline::after(DELAY_MAX * over / (1000 - FILL_SLOW)));
         }

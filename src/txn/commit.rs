@@ -4,57 +4,47 @@
 //! order of their ids. A version that only the log tells of is whole in memory until a checkpoint has written it.
 //! Layer 5 (txn). Rules: design.md, "Commit".
 
-use super::checkpoint::{self, LogAfter};
-use super::core::{Core, Durable, IDS_AHEAD};
+use super::checkpoint::{self, Before, LogAfter, Named};
+use super::core::{Core, Durable, IDS_AHEAD, TurnGuard};
 use super::durability::Durability;
 use super::error::CommitError;
 use super::future::{CommitFuture, Outcome};
+use super::log::LogRoom;
 use super::log::record::{self, RecordHead, TableChanges};
 use super::queue::{Queued, QueuedRecord};
-use super::write::{Bracket, OpenTransaction, Staged, WriteTransaction};
+use super::room::FoldingRoom;
+use super::staged::{self, ClosedRows, ClosedTable, Staged};
+use super::write::{Bracket, Ending, OpenTrees, WriteTransaction};
 use crate::base::clock::Deadline;
 use crate::base::error::{Result, StorageError};
-use crate::base::ids::{TransactionId, TreeRoot};
+use crate::base::ids::TransactionId;
 use crate::base::sync::{Arc, Mutex};
-use crate::btree::redo::Redo;
-use crate::catalog::roots::Roots;
+use crate::delta::layers::Delta;
 use crate::pages::behind::Sealed;
-use crate::pages::version::Version;
+use crate::pages::version::{Trees, Version};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A record pays where it is shorter than the changed pages by this factor.
-const RECORD_GAIN_MIN: usize = 4;
-
-/// A replay may have to make so many changes of rows, and to read a leaf for each.
-pub(super) const REPLAY_CHANGES_MAX: u64 = 1 << 14;
-
-/// A transaction that is complete and ready to be written.
-struct Change {
-    sealed: Vec<Sealed>,
-    data: TreeRoot,
-    forward: TreeRoot,
-    /// What was done to the rows of each table.
-    redo: Vec<(String, Redo)>,
-}
+/// A replay may have to lay so many changes of rows over the trees.
+pub(super) const REPLAY_CHANGES_MAX: u64 = 1 << 18;
 
 /// How a transaction becomes durable.
 enum Way {
-    /// By a record in the log.
+    /// By a record in the log: what changed is laid over the trees.
     Record(QueuedRecord),
-    /// By a slot, and what becomes of the log then.
-    Slot(LogAfter),
-    /// Not now: nothing is written, and only this handle shows it.
+    /// Not now: it is laid over the trees, and nothing tells of it.
     Memory,
+    /// By a slot that names its trees.
+    Slot { bracket: Bracket, sealed: Vec<Sealed>, log_after: LogAfter },
 }
 
-/// A transaction that is sealed and knows its way. It holds the writer's turn.
+/// A transaction that is complete and knows its way. It holds the writer's turn.
 struct Ready {
-    bracket: Bracket,
-    sealed: Vec<Sealed>,
     version: Version,
     way: Way,
     durability: Durability,
+    ending: Ending,
+    turn: TurnGuard,
 }
 
 impl WriteTransaction {
@@ -127,7 +117,7 @@ impl WriteTransaction {
         let outcome = Arc::new(Outcome::default());
         let future = CommitFuture::new(Arc::clone(&outcome));
         match self.make_ready() {
-            Ok((_, Some(ready))) if matches!(ready.way, Way::Slot(_)) => perform_elsewhere(core, ready, outcome),
+            Ok((_, Some(ready))) if matches!(ready.way, Way::Slot { .. }) => perform_elsewhere(core, ready, outcome),
             Ok((_, Some(ready))) => {
                 if let Err(error) = ready.perform(&core, Some(Arc::clone(&outcome))) {
                     outcome.set(Err(error));
@@ -140,104 +130,149 @@ impl WriteTransaction {
     }
 
     fn core(&self) -> Arc<Core> {
-        Arc::clone(self.parts().bracket.turn.core())
+        Arc::clone(self.parts().core())
     }
 
-    /// Seals what changed and decides how it becomes durable. Says which version readers are to see in the end.
+    /// Decides how what changed becomes durable, and seals it where it is trees. Says which version readers are to see in
+    /// the end.
     fn make_ready(mut self) -> Result<(TransactionId, Option<Ready>), CommitError> {
         if self.is_poisoned() {
             return Err(self.take_untold().map_or(CommitError::Poisoned, aborted));
         }
-        let OpenTransaction { tables, roots, mut bracket } =
-            self.open.take().expect("the transaction ends only by value");
-        bracket.watch.restart();
-        let tables = std::mem::take(&mut *tables.lock());
+        let core = self.core();
+        self.open.iter_mut().for_each(|open| open.ending.commit_begins());
+        let tables = std::mem::take(&mut *self.parts().tables.lock());
         if let Some((name, _)) = tables.iter().find(|(_, staged)| matches!(staged, Staged::Open)) {
             return Err(CommitError::TableLeaked(name.clone()));
         }
-        let core = Arc::clone(bracket.turn.core());
-        let durable = core.durable.lock();
-        let Some(change) = self.seal(tables, roots.into_value(), &bracket).map_err(aborted)? else {
-            bracket.watch.is_unchanged = true;
-            return Ok((durable.head.id, None));
-        };
+        let head = core.durable.lock().head.id;
+        let is_changed = tables.values().any(|staged| staged.own_changes().is_some());
+        if !is_changed && self.parts().trees().is_none() && !self.commit_unchanged {
+            self.open.iter_mut().for_each(|open| open.ending.is_unchanged());
+            return Ok((head, None));
+        }
         if core.store.is_poisoned() {
             return Err(aborted(StorageError::Poisoned));
         }
-        let version = Version {
-            id: self.id,
-            commit_time_micros: self.commit_time_micros.unwrap_or_else(|| core.commit_time(&durable)),
-            data: change.data,
-            forward: change.forward,
-        };
-        let way = self.choose_way(&core, &durable, &bracket, &change, &version);
-        let durability = self.durability;
-        // What recorded changes kept the version pinned that the transaction began on; it ends here.
-        Ok((self.id, Some(Ready { bracket, sealed: change.sealed, version, way, durability })))
-    }
-
-    /// Computes all checksums; `None` where nothing changed.
-    fn seal(&self, tables: BTreeMap<String, Staged>, mut roots: Roots, bracket: &Bracket) -> Result<Option<Change>> {
-        let (mut sealed, mut redo) = (Vec::new(), Vec::new());
-        for (name, table) in tables {
-            let Staged::Closed(closed) = table else { continue };
-            let (mut record, mut tree) = *closed;
-            if tree.is_changed() {
-                match tree.take_redo().filter(|redo| redo.count() > 0) {
-                    Some(changes) => redo.push((name.clone(), changes)),
-                    None => bracket.writer.give_up_log(),
+        // Ids are not consecutive where a session was not closed: from the first of them on the next session will know which
+        // were seen, so it has to be durable before anybody sees it.
+        if self.id.get() > head.get() + 1 {
+            self.durability = Durability::Immediate;
+        }
+        let wants_slot = self.parts().trees().is_some() || self.two_phase || self.without_log || !is_changed;
+        let mut log_after = if self.without_log { LogAfter::None } else { LogAfter::Kept };
+        if !wants_slot {
+            match self.lay_over(&core, &tables).map_err(aborted)? {
+                Ok((version, way)) => {
+                    let (_, ending, turn) = self.open.take().expect("the transaction ends only by value").into_parts();
+                    let ready = Ready { version, way, durability: self.durability, ending, turn };
+                    return Ok((self.id, Some(ready)));
                 }
-                record.root = tree.seal(&mut sealed).map_err(|error| error.in_table(&name))?;
-                roots.put(&name, &record)?;
+                Err(record_bytes) => log_after = LogAfter::Begun { record_bytes },
             }
         }
-        if !roots.is_changed() && !self.commit_unchanged {
+        let sealed = self.seal(&core, tables, log_after).map_err(aborted)?;
+        Ok(sealed.map_or((head, None), |ready| (self.id, Some(ready))))
+    }
+
+    /// The version that the transaction makes where what changed is laid over the trees, and its record; `None` with a length
+    /// where it has to be trees, because log, memory or file have no room.
+    fn lay_over(&self, core: &Core, tables: &BTreeMap<String, Staged>) -> Result<Result<(Version, Way), usize>> {
+        let changed: Vec<_> = tables.iter().filter_map(|(name, staged)| Some((name, staged.own_changes()?))).collect();
+        let mut durable = core.durable.lock();
+        let commit_time_micros = core.commit_time(&durable);
+        let head = RecordHead { id: self.id, previous: durable.head.id, commit_time_micros };
+        let parts = changed.iter().map(|(name, (_, rows))| TableChanges {
+            name,
+            count: rows.redo.count(),
+            changes: rows.redo.bytes(),
+        });
+        let body = record::encode(&head, &parts.collect::<Vec<_>>());
+        let changes = changed.iter().map(|(_, (_, rows))| u64::from(rows.redo.count())).sum();
+        let log_has_room = |durable: &Durable| {
+            let fits = |log: LogRoom| log.has_room(body.len()) && log.changes() + changes <= REPLAY_CHANGES_MAX;
+            core.queue.log().is_some_and(fits) && !durable.is_log_cut()
+        };
+        let lay_over = |durable: &Durable| {
+            let mut version = Version { id: self.id, commit_time_micros, ..durable.head.clone() };
+            for (_, (id, rows)) in &changed {
+                version.delta.active.set_table(*id, rows.upper_layer(&durable.head));
+            }
+            version
+        };
+        if !log_has_room(&durable) && self.durability != Durability::None {
+            // The checkpoint that goes on may make room.
+            core.finish_checkpoint(&mut durable)?;
+        }
+        let version = lay_over(&durable);
+        if !core.has_room_over_trees(&mut durable, &version.delta)? {
+            return Ok(Err(body.len()));
+        }
+        if log_has_room(&durable) {
+            return Ok(Ok((version, Way::Record(QueuedRecord { body, changes }))));
+        }
+        let is_far_ahead = self.id.get() - durable.slot.transaction.get() >= IDS_AHEAD / 2;
+        if self.durability == Durability::None && !is_far_ahead {
+            return Ok(Ok((version, Way::Memory)));
+        }
+        Ok(Err(body.len()))
+    }
+
+    /// Makes all that changed trees, and computes their checksums; `None` where nothing changed. Without the log, or where
+    /// another one is wanted, so does all that is laid over other tables.
+    fn seal(&mut self, core: &Core, tables: BTreeMap<String, Staged>, log_after: LogAfter) -> Result<Option<Ready>> {
+        let trees = self.trees()?;
+        let durable = core.durable.lock();
+        let (mut delta, commit_time_micros) = (durable.head.delta.clone(), core.commit_time(&durable));
+        let is_for_all = log_after != LogAfter::Kept || durable.slot.log.is_none() || durable.is_log_cut();
+        drop(durable);
+        let mut sealed = Vec::new();
+        for (name, staged) in tables {
+            let Staged::Closed(closed) = staged else { continue };
+            let ClosedTable { mut record, rows } = *closed;
+            let mut tree = match rows {
+                ClosedRows::Overlaid(rows) if rows.is_changed() => self.fold_rows(&name, &mut record, &rows)?,
+                ClosedRows::Overlaid(_) => continue,
+                ClosedRows::InTree(tree) => tree,
+            };
+            let mut folded = trees.folded.lock();
+            if is_for_all && !folded.contains(&record.id) {
+                staged::merge(&mut tree, &delta.table(record.id)).map_err(|error| error.in_table(&name))?;
+                folded.push(record.id);
+            }
+            let is_laid_over = folded.contains(&record.id) && !delta.table(record.id).is_empty();
+            drop(folded);
+            if tree.is_changed() || is_laid_over {
+                record.root = tree.seal(&mut sealed).map_err(|error| error.in_table(&name))?;
+                record.folded = self.id;
+                trees.roots.lock().put(&name, &record)?;
+            }
+        }
+        std::mem::take(&mut *trees.folded.lock()).iter().for_each(|id| delta.forget(*id));
+        let mut durable = core.durable.lock();
+        // What stays laid over other tables must not lose the room that was found for it.
+        durable.room = FoldingRoom::default();
+        let is_for_all = is_for_all || (!delta.is_empty() && !core.has_room_over_trees(&mut durable, &delta)?);
+        drop(durable);
+        if is_for_all {
+            checkpoint::fold_tables(&mut trees.roots.lock(), &trees.bracket.writer, &delta, &mut sealed)?;
+            delta = Delta::default();
+        }
+        if !trees.roots.lock().is_changed() && !self.commit_unchanged {
+            self.open.iter_mut().for_each(|open| open.ending.is_unchanged());
             return Ok(None);
         }
-        let (data, forward) = roots.seal(&mut sealed)?;
+        let (trees, ending, turn) = self.open.take().expect("the transaction ends only by value").into_parts();
+        let OpenTrees { roots, bracket, .. } = trees.expect("they were begun");
+        let (data, forward) = roots.into_value().seal(&mut sealed)?;
         bracket.writer.await_all()?;
         if !self.without_log {
             bracket.writer.keep_room()?;
         }
-        Ok(Some(Change { sealed, data, forward, redo }))
-    }
-
-    /// Decides how the transaction becomes durable. A record is worth it where it says much less than the pages, where the
-    /// log has room, and where neither memory nor a replay would have to bear too much.
-    fn choose_way(&self, core: &Core, durable: &Durable, bracket: &Bracket, change: &Change, version: &Version) -> Way {
-        if core.is_read_only() {
-            return Way::Memory;
-        }
-        if self.without_log {
-            return Way::Slot(LogAfter::None);
-        }
-        let page_bytes: usize = change.sealed.iter().map(|sealed| sealed.bytes.len()).sum();
-        let fits_memory = core.store.unwritten().bytes() + page_bytes <= core.store.account().unwritten_bytes_max();
-        let is_far_ahead = version.id.get() - durable.slot.transaction.get() >= IDS_AHEAD / 2;
-        if self.durability == Durability::None && !self.two_phase && fits_memory && !is_far_ahead {
-            return Way::Memory;
-        }
-        if self.two_phase || !bracket.writer.is_loggable() || change.redo.is_empty() {
-            return Way::Slot(LogAfter::Kept);
-        }
-        let head =
-            RecordHead { id: version.id, previous: durable.head.id, commit_time_micros: version.commit_time_micros };
-        let tables =
-            change.redo.iter().map(|(name, redo)| TableChanges { name, count: redo.count(), changes: redo.bytes() });
-        let body = record::encode(&head, &tables.collect::<Vec<_>>());
-        if body.len() * RECORD_GAIN_MIN > page_bytes {
-            return Way::Slot(LogAfter::Kept);
-        }
-        let changes = change.redo.iter().map(|(_, redo)| u64::from(redo.count())).sum();
-        let has_room = core
-            .queue
-            .log()
-            .is_some_and(|log| log.has_room(body.len()) && log.changes() + changes <= REPLAY_CHANGES_MAX);
-        if has_room && fits_memory && !durable.is_log_cut() {
-            Way::Record(QueuedRecord { body, changes })
-        } else {
-            Way::Slot(LogAfter::Begun { record_bytes: body.len() })
-        }
+        let trees = Trees { made: self.id, data, forward };
+        let version = Version { id: self.id, commit_time_micros, trees, delta };
+        let way = Way::Slot { bracket, sealed, log_after };
+        Ok(Some(Ready { version, way, durability: self.durability, ending, turn }))
     }
 }
 
@@ -258,17 +293,19 @@ fn commit_by_slot(
     version: Version,
     log_after: LogAfter,
 ) -> Result<(), CommitError> {
-    let prepared = checkpoint::prepare(core, durable, &bracket.writer, version, sealed, log_after);
+    let before = Before::new(core, durable);
+    let log = core.plan_log(&before, &bracket.writer, !version.delta.is_empty(), log_after);
+    let named = Named { id: version.id, commit_time_micros: version.commit_time_micros, trees: version.trees };
+    let prepared = log.and_then(|log| checkpoint::prepare(&before, &bracket.writer, &named, sealed, log));
     let prepared = prepared.map_err(aborted)?;
     checkpoint::write(&core.store, &prepared, &|| usize::MAX).map_err(in_doubt)?;
     checkpoint::flip(&core.store, &prepared).map_err(in_doubt)?;
     checkpoint::conclude(core, durable, prepared);
     bracket.concluded = true;
-    durable.head = version;
+    durable.set_head(version.clone());
     core.queue.publish(version);
-    bracket.watch.committed_by_slot(&core.store, version.id);
     let dead = bracket.writer.take_dead();
-    // The writer pins the version it began on; its turn goes on in the caller's lock on `durable`.
+    // The writer pins the version that it began on; its turn goes on in the caller's lock on `durable`.
     drop(bracket);
     core.settle(durable, dead);
     Ok(())
@@ -277,13 +314,15 @@ fn commit_by_slot(
 impl Ready {
     /// Commits by a slot, of which the caller tells, or queues the commit and lets the next writer begin.
     fn perform(self, core: &Core, outcome: Option<Arc<Outcome>>) -> Result<(), CommitError> {
-        let Self { mut bracket, sealed, version, way, durability } = self;
+        let Self { version, way, durability, mut ending, turn } = self;
         let mut durable = core.durable.lock();
         let record = match way {
-            Way::Slot(log_after) => {
+            Way::Slot { bracket, sealed, log_after } => {
                 // What this one builds on has to be durable before it is.
-                core.come_to_rest(&mut durable).map_err(aborted)?;
+                core.queue.drain().map_err(aborted)?;
+                let id = version.id;
                 commit_by_slot(core, &mut durable, bracket, sealed, version, log_after)?;
+                ending.take().committed_by_slot(&core.store, id);
                 core.trim(&mut durable);
                 return Ok(());
             }
@@ -294,25 +333,30 @@ impl Ready {
             // The next session has to know of this one, or it would give the ids again that readers see from here on.
             core.store.mark_open().map_err(aborted)?;
         }
-        core.store.keep_unwritten(sealed);
-        core.space.lock().publish();
-        bracket.concluded = true;
-        durable.head = version;
+        durable.set_head(version.clone());
         if record.is_none() {
             durable.unrecorded = version.id;
         }
-        let is_hidden = durability == Durability::Immediate && record.is_some();
-        // A record that nobody waits for becomes durable all the same.
-        let delay = if is_hidden { outcome.as_ref().map(|_| Duration::ZERO) } else { Some(core.sync_delay_max) };
-        let due = delay.filter(|_| record.is_some()).map(Deadline::after);
-        let outcomes = outcome.into_iter().collect();
-        core.queue.push(Queued { version, record, is_hidden, due, outcomes, watch: bracket.watch });
-        let dead = bracket.writer.take_dead();
-        // The writer pins the version that it began on. The next one waits for the lock on `durable`.
-        drop(bracket);
-        core.settle(&mut durable, dead);
+        let is_hidden = durability == Durability::Immediate;
+        // Nobody waits for the others: those that are buffered become durable all the same, and all do with a later one.
+        let delay = match durability {
+            Durability::Immediate => outcome.as_ref().map(|_| Duration::ZERO),
+            Durability::Buffered => Some(core.sync_delay_max),
+            Durability::None => None,
+        };
+        let due = delay.map(Deadline::after);
+        core.queue.push(Queued {
+            version,
+            record,
+            is_hidden,
+            due,
+            outcomes: outcome.into_iter().collect(),
+            watch: ending.take(),
+        });
         core.checkpointer.step();
         core.checkpoint_if_due(&mut durable);
+        drop(durable);
+        drop(turn);
         Ok(())
     }
 }
@@ -327,21 +371,21 @@ struct Job {
 impl Job {
     fn run(self) {
         // Dropped last, after a panic too.
-        let ending = Ending(Arc::clone(&self.outcome));
+        let waking = Waking(Arc::clone(&self.outcome));
         let Self { core, ready, outcome } = self;
         let id = ready.version.id;
         let done = ready.perform(&core, None);
         // Whoever is told may close the database at once.
         drop(core);
         outcome.set(done.map(|()| id));
-        drop(ending);
+        drop(waking);
     }
 }
 
 /// Wakes whoever awaits the outcome, which is in doubt where a storage panicked.
-struct Ending(Arc<Outcome>);
+struct Waking(Arc<Outcome>);
 
-impl Drop for Ending {
+impl Drop for Waking {
     fn drop(&mut self) {
         self.0.in_doubt(StorageError::Poisoned);
         self.0.wake();

@@ -5,9 +5,11 @@
 //! reader pins is neither moved nor overwritten. Packing what is packed changes nothing.
 //! Layer 5 (txn). Rules: design.md, "Compaction".
 
+use super::checkpoint::LogAfter;
 use super::core::Core;
 use super::error::CompactionError;
-use super::write::{Staged, WriteTransaction};
+use super::staged::{ClosedRows, ClosedTable, Staged};
+use super::write::WriteTransaction;
 use crate::base::error::Result;
 use crate::base::sync::Arc;
 use crate::btree::tree::TreeMut;
@@ -95,7 +97,6 @@ impl Core {
 impl Compaction<'_> {
     /// Packs and moves until there is nothing more to gain; says whether it was left to go so far.
     fn run(&mut self) -> Result<bool, CompactionError> {
-        self.drop_log()?;
         self.waste_units = 0;
         if self.round(u64::MAX)?.is_break() {
             return Ok(false);
@@ -119,14 +120,13 @@ impl Compaction<'_> {
         }
     }
 
-    /// Writes what only the log tells, and gives the log's space back: it could lie anywhere.
-    fn drop_log(&mut self) -> Result<(), CompactionError> {
-        let turn = self.core.take_turn()?;
-        if self.core.durable.lock().slot.log.is_some() {
-            let mut transaction = WriteTransaction::begin(turn)?;
-            transaction.commit_unchanged = true;
-            transaction.without_log = true;
-            transaction.commit()?;
+    /// Brings what is laid over the trees into them, and gives the log's space back: it could lie anywhere. No transaction
+    /// runs.
+    fn drop_log(&mut self) -> Result<()> {
+        let mut durable = self.core.durable.lock();
+        self.core.come_to_rest(&mut durable)?;
+        if durable.slot.log.is_some() || !durable.head.delta.is_empty() {
+            self.core.checkpoint(&mut durable, LogAfter::None)?;
             self.is_changed = true;
         }
         Ok(())
@@ -150,10 +150,15 @@ impl Compaction<'_> {
 
     /// Compacts a part of the tables in one transaction and returns where the next part begins.
     fn step(&mut self, from: &Place, limit_units: u64) -> Result<Option<Place>, CompactionError> {
-        let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
+        let turn = self.core.take_turn()?;
+        // Commits that wait, and a checkpoint, pin versions, but are no readers.
+        if from.table.is_empty() {
+            self.drop_log()?;
+        } else {
+            self.core.come_to_rest(&mut self.core.durable.lock())?;
+        }
+        let mut transaction = WriteTransaction::begin(turn)?;
         transaction.without_log = true;
-        // Commits that wait are pinned, but by no reader.
-        self.core.come_to_rest(&mut self.core.durable.lock())?;
         let (older, end) = (self.core.pins.held().len() - 1, self.ends()?.0);
         // What others added between two steps is not due to this.
         self.end_units_max += end.saturating_sub(self.end_units);
@@ -161,9 +166,10 @@ impl Compaction<'_> {
             return Err(CompactionError::Pinned { versions: older });
         }
         let parts = transaction.parts();
+        let trees = transaction.trees()?;
         let mut next = None;
         transaction.change(|| {
-            let mut roots = parts.roots.lock();
+            let mut roots = trees.roots.lock();
             if from.table.is_empty() {
                 roots.repack(limit_units)?;
             }
@@ -178,12 +184,12 @@ impl Compaction<'_> {
                 if name.as_bytes() < from.table.as_bytes() {
                     continue;
                 }
-                if work_bytes >= self.step_bytes || parts.bracket.writer.exceeds_budget() {
+                if work_bytes >= self.step_bytes || trees.bracket.writer.exceeds_budget() {
                     next = Some(Place { table: name, key: Vec::new() });
                     break;
                 }
                 let key = if name == from.table { &from.key[..] } else { &[] };
-                let mut tree = TreeMut::new(Arc::clone(&parts.bracket.writer), record.root);
+                let mut tree = TreeMut::new(Arc::clone(&trees.bracket.writer), record.root);
                 let done = tree
                     .repack(key, limit_units, self.step_bytes.saturating_sub(work_bytes))
                     .map_err(|e| e.in_table(&name))?;
@@ -193,7 +199,8 @@ impl Compaction<'_> {
                 }
                 self.progress.rows_done += done.rows;
                 if tree.is_changed() {
-                    parts.tables.lock().insert(name.clone(), Staged::Closed(Box::new((record, tree))));
+                    let rows = ClosedRows::InTree(tree);
+                    parts.tables.lock().insert(name.clone(), Staged::Closed(Box::new(ClosedTable { record, rows })));
                 }
                 if let Some(key) = done.next_key {
                     next = Some(Place { table: name, key });
@@ -231,8 +238,9 @@ impl Compaction<'_> {
     /// Commits without changes where the file can be cut lower then; says whether it did. Each time it ends lower, so
     /// that an end is reached from which a further call finds nothing to do.
     fn let_go(&mut self) -> Result<bool, CompactionError> {
-        let mut transaction = WriteTransaction::begin(self.core.take_turn()?)?;
+        let turn = self.core.take_turn()?;
         self.core.come_to_rest(&mut self.core.durable.lock())?;
+        let mut transaction = WriteTransaction::begin(turn)?;
         let (end, _) = self.ends()?;
         let (reach, other_reach) = {
             let durable = self.core.durable.lock();
@@ -242,7 +250,7 @@ impl Compaction<'_> {
             return Ok(false);
         }
         // The commit writes a region table: one that ended as high as what is let go of would gain nothing.
-        let writer = &transaction.parts().bracket.writer;
+        let writer = &transaction.trees()?.bracket.writer;
         let table_units = self.core.space.lock().table_units();
         let Some(place) = writer.allocate_below(table_units, other_reach - 1)? else { return Ok(false) };
         writer.free(place, writer.birth())?;

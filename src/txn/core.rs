@@ -9,11 +9,13 @@ use super::durability::Durability;
 use super::error::TransactionError;
 use super::queue::CommitQueue;
 use super::reclaim::Reclaim;
+use super::room::FoldingRoom;
 use crate::base::clock::{Clock, Deadline, Stopwatch};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Run, TransactionId};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::pages::account::Charge;
 use crate::pages::header::GodByte;
 use crate::pages::observer::RecoveryReport;
 use crate::pages::select::OpenNote;
@@ -44,8 +46,8 @@ pub(crate) struct Core {
     /// What commits wait for unless they say so themselves.
     pub(super) durability: Durability,
     pub(super) sync_delay_max: Duration,
-    /// The session before was not closed.
-    pub(super) is_unclean: bool,
+    /// Readers may have seen ids above that of the commit that opening found.
+    pub(super) are_ids_seen: bool,
     /// What the log held is applied: until then nothing is written, at close neither.
     pub(super) is_recovered: AtomicBool,
     /// When the opening began.
@@ -65,7 +67,17 @@ pub(crate) struct Durable {
     pub(crate) head: Version,
     /// The newest version that no record tells of.
     pub(crate) unrecorded: TransactionId,
-    /// Runs that only an older slot named, to be released between transactions.
+    /// As far as somebody has counted since trees or file last changed.
+    pub(super) room: FoldingRoom,
+    /// Memory of what is laid over the trees of the newest version.
+    pub(crate) charge: Charge,
+    /// A checkpoint has the space to itself, beside the transactions.
+    pub(crate) is_folding: bool,
+    /// How full log and memory were when a checkpoint last found no room, until one does.
+    pub(crate) fill_failed: u32,
+    /// Removed rows that readers had passed over when trees last changed.
+    pub(crate) passed_rows: u64,
+    /// Runs that nobody needs, to be released between transactions.
     pub(crate) unneeded: Vec<Run>,
     /// Room for what the next checkpoint has to write, so that a full device does not keep it from giving space back.
     pub(crate) reserve: Option<Run>,
@@ -85,14 +97,25 @@ pub(crate) struct Opened {
     pub(crate) durable: Durable,
     pub(crate) notes: Vec<OpenNote>,
     pub(crate) header_damaged: bool,
-    /// The last session was not closed.
-    pub(crate) is_unclean: bool,
+    /// Readers may have seen ids above the newest that is durable: no session has passed them since one was not closed.
+    pub(crate) are_ids_seen: bool,
 }
 
 impl Durable {
     /// Whether something was published since the slot that no record tells of: rule R12 lets nothing be recorded behind it.
     pub(crate) fn is_log_cut(&self) -> bool {
         self.unrecorded > self.slot.transaction
+    }
+
+    /// Takes over a version that was committed.
+    pub(super) fn set_head(&mut self, version: Version) {
+        self.head = version;
+        self.charge_delta();
+    }
+
+    /// Charges the memory of what is laid over the trees.
+    pub(super) fn charge_delta(&mut self) {
+        self.charge.set(usize::try_from(self.head.delta.bytes()).unwrap_or(usize::MAX));
     }
 
     /// Every version whose pages are needed, ascending: what is pinned, and what the slot names.
@@ -125,7 +148,7 @@ pub(super) const IDS_AHEAD: u64 = 1 << 24;
 
 impl Core {
     pub(crate) fn new(opened: Opened, options: CoreOptions) -> Arc<Self> {
-        let published = opened.durable.head;
+        let published = opened.durable.head.clone();
         opened.store.meter().slot_serves(opened.durable.slot.transaction);
         let is_recovered = AtomicBool::new(opened.durable.slot.log.is_none());
         let (store, pins) = (Arc::new(opened.store), Pins::new(published));
@@ -144,7 +167,7 @@ impl Core {
             durability: options.durability,
             sync_delay_max: options.sync_delay_max,
             id_min: AtomicU64::new(0),
-            is_unclean: opened.is_unclean,
+            are_ids_seen: opened.are_ids_seen,
             is_recovered,
             opening: options.opening,
             recovery: OnceLock::new(),
@@ -195,8 +218,9 @@ impl Core {
         let _turn = TurnGuard::take(Arc::clone(self));
         if self.header_damaged.load(Ordering::Acquire) {
             let primary = self.durable.lock().index;
-            self.store.rewrite_header(GodByte { primary, recovery_required: true, two_phase: true })?;
+            self.store.rewrite_header(GodByte { primary, recovery_required: true, ids_seen: false })?;
             self.header_damaged.store(false, Ordering::Release);
+            self.leave_older_log(&mut self.durable.lock())?;
         }
         Ok(())
     }
@@ -212,9 +236,14 @@ impl Core {
 
     /// From here on ids are some that nobody has seen, as far as the last session kept to [`IDS_AHEAD`].
     pub(super) fn skip_seen_ids(&self, durable: TransactionId) {
-        if self.is_unclean {
+        if self.are_ids_seen {
             self.id_min.store(durable.get().saturating_add(IDS_AHEAD), Ordering::Relaxed);
         }
+    }
+
+    /// Whether no id up to this one was seen by readers of a session that ended without being closed.
+    pub(super) fn is_beyond_seen(&self, id: TransactionId) -> bool {
+        !self.are_ids_seen || id.get() >= self.id_min.load(Ordering::Relaxed)
     }
 
     /// The id that follows another.

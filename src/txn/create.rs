@@ -48,7 +48,7 @@ pub(crate) fn create(storage: &dyn Storage, format: &Format) -> Result<()> {
     write(slot_offset(1), &[0; BLOCK_BYTES])?;
     write(slot_offset(0), &slot::encode(&slot, format))?;
     sync()?;
-    let god = GodByte { primary: 0, recovery_required: false, two_phase: true };
+    let god = GodByte { primary: 0, recovery_required: false, ids_seen: false };
     write(0, &header::encode(format, god))?;
     sync()
 }

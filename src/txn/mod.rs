@@ -22,6 +22,8 @@ pub(crate) mod recover;
 #[cfg(test)]
 mod recover_tests;
 mod replay;
+pub(crate) mod room;
 pub(crate) mod shutdown;
+pub(crate) mod staged;
 pub(crate) mod stats;
 pub(crate) mod write;

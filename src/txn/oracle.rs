@@ -11,7 +11,9 @@ use crate::base::ids::Run;
 use crate::base::sync::Arc;
 use crate::btree::check::{Checker, Reach, TreeStats};
 use crate::btree::cursor::RangeCursor;
+use crate::btree::overlaid::OverlaidTree;
 use crate::btree::tree::SnapshotPages;
+use crate::catalog::record::TableRecord;
 use crate::catalog::roots;
 use crate::pages::writer::Dead;
 use std::collections::BTreeSet;
@@ -40,7 +42,7 @@ pub struct IntegrityReport {
 }
 
 /// What a quick verification counted. Slots, region table, bitmaps and catalog are consistent; of the tables no page was
-/// read.
+/// read, but for rows that changed without a look since the last checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuickReport {
@@ -54,15 +56,24 @@ pub struct QuickReport {
     pub file_units: u64,
 }
 
+/// A table of a version with what is laid over it.
+fn overlaid(pages: &SnapshotPages, record: &TableRecord) -> OverlaidTree {
+    OverlaidTree { pages: pages.clone(), root: record.root, delta: pages.version().delta.table(record.id) }
+}
+
 impl Core {
     /// Verifies what describes the tables, but not the tables, while no write transaction runs.
     pub(crate) fn check_quick(self: &Arc<Self>) -> Result<QuickReport, TransactionError> {
         let _turn = if self.read_only { None } else { Some(TurnGuard::take(Arc::clone(self))) };
         let durable = self.durable.lock();
-        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin(durable.head));
-        let version = *pages.version();
-        let tables = roots::list(pages.clone(), &version.data)?;
-        let mut counters = RangeCursor::new(pages, &version.forward, Bound::Unbounded, Bound::Unbounded)?;
+        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin(durable.head.clone()));
+        let version = pages.version().clone();
+        let tables = roots::list(pages.clone(), &version.trees.data)?;
+        let mut rows = 0_u64;
+        for (name, record) in &tables {
+            rows = rows.saturating_add(overlaid(&pages, record).len().map_err(|error| error.in_table(name))?);
+        }
+        let mut counters = RangeCursor::new(pages, &version.trees.forward, Bound::Unbounded, Bound::Unbounded)?;
         while counters.next()?.is_some() {}
         let table = durable.slot.region_table;
         if !table.page.is_none() {
@@ -73,7 +84,7 @@ impl Core {
         space.check().map_err(StorageError::from)?;
         Ok(QuickReport {
             tables: tables.len() as u64,
-            rows: tables.iter().fold(0, |sum, (_, record)| sum.saturating_add(record.root.rows)),
+            rows,
             allocated_units: space.count_allocated(),
             file_units: self.store.end_units(),
         })
@@ -88,20 +99,21 @@ impl Core {
             self.sweep(&mut durable);
         }
         // What waits to be durable is allocated as well.
-        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin(durable.head));
-        let version = *pages.version();
+        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin(durable.head.clone()));
+        let version = pages.version().clone();
         let mut reach = Reach::default();
-        let tables = roots::list(pages.clone(), &version.data)?;
+        let tables = roots::list(pages.clone(), &version.trees.data)?;
         let mut total = TreeStats::default();
         let mut rows = 0;
-        let all = [version.data, version.forward].into_iter().chain(tables.iter().map(|(_, record)| record.root));
+        let all =
+            [version.trees.data, version.trees.forward].into_iter().chain(tables.iter().map(|(_, record)| record.root));
         for (index, root) in all.enumerate() {
             let mut checker = Checker {
                 pages: &pages,
                 store: &self.store,
                 pin: &pages.snapshot.pin,
                 reach: &mut reach,
-                birth_max: version.id,
+                birth_max: version.trees.made,
             };
             let name = index.checked_sub(2).and_then(|table| tables.get(table)).map(|(name, _)| name);
             let stats = checker.check(&root).map_err(|error| match name {
@@ -111,9 +123,11 @@ impl Core {
             total.leaf_pages += stats.leaf_pages;
             total.branch_pages += stats.branch_pages;
             if index >= 2 {
-                rows += stats.rows;
                 total.stored_bytes += stats.stored_bytes;
             }
+        }
+        for (name, record) in &tables {
+            rows += overlaid(&pages, record).len().map_err(|error| error.in_table(name))?;
         }
         let table = durable.slot.region_table;
         if !table.page.is_none() {

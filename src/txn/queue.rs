@@ -39,7 +39,7 @@ pub(crate) struct CommitQueue {
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) version: Version,
-    /// What the log is to say of it. Of a commit without one only memory knows.
+    /// What the log is to say of it, until that is being written.
     pub(super) record: Option<QueuedRecord>,
     /// Readers see it only once it is durable.
     pub(super) is_hidden: bool,
@@ -115,7 +115,7 @@ impl State {
             log.reserve(record.body.len(), record.changes);
             self.count_bytes(record.body.len(), 0);
         }
-        let pin = Some(pins.pin(commit.version));
+        let pin = Some(pins.pin(commit.version.clone()));
         let record_bytes = commit.record.as_ref().map(|record| record.body.len() as u64);
         self.waiting.push_back(Waiting { commit, record_bytes, pin });
         if let Some(failure) = &mut self.failure {
@@ -224,14 +224,14 @@ impl Waiting {
     }
 
     fn publish(&mut self, pins: &Pins, told: &mut Vec<Arc<Outcome>>) -> TransactionId {
-        let version = self.commit.version;
-        pins.publish(version);
+        let id = self.commit.version.id;
+        pins.publish(self.commit.version.clone());
         self.pin = None;
         for outcome in self.commit.outcomes.drain(..) {
-            outcome.committed(version.id);
+            outcome.committed(id);
             told.push(outcome);
         }
-        version.id
+        id
     }
 }
 
@@ -310,12 +310,29 @@ impl CommitQueue {
         }
     }
 
+    /// Goes on with a log of the session before, of which opening has read so much. The queue is empty.
+    pub(super) fn resume_log(&self, writer: LogWriter, room: LogRoom) {
+        let mut state = self.state.lock();
+        state.appended_changes = room.changes();
+        (state.log, state.writer) = (Some(room), Some(writer));
+    }
+
+    /// Has readers see versions otherwise laid out from here on, those that wait too.
+    pub(super) fn lay_out(&self, lay_out: impl Fn(&mut Version)) {
+        let mut state = self.state.lock();
+        self.pins.replace_published(&lay_out);
+        for waiting in state.waiting.iter_mut().filter(|waiting| waiting.pin.is_some()) {
+            lay_out(&mut waiting.commit.version);
+            waiting.pin = Some(self.pins.pin(waiting.commit.version.clone()));
+        }
+    }
+
     /// Shows a version that a slot has made durable. The queue is empty.
     pub(super) fn publish(&self, version: Version) {
         let mut state = self.state.lock();
         assert!(state.waiting.is_empty(), "a slot is written when nothing waits");
-        self.pins.publish(version);
         state.published = version.id;
+        self.pins.publish(version);
     }
 
     /// Queues a commit; whoever calls holds the writer's turn, so that they enter in order.

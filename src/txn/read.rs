@@ -54,10 +54,10 @@ impl ReadTransaction {
     }
 
     pub(crate) fn find(&self, name: &str) -> Result<Option<TableRecord>, TableError> {
-        Ok(roots::find(&self.pages, &self.pages.version().data, name)?)
+        Ok(roots::find(&self.pages, &self.pages.version().trees.data, name)?)
     }
 
     pub(crate) fn list(&self) -> Result<Vec<(String, TableRecord)>, TableError> {
-        Ok(roots::list(self.pages.clone(), &self.pages.version().data)?)
+        Ok(roots::list(self.pages.clone(), &self.pages.version().trees.data)?)
     }
 }

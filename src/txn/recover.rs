@@ -7,16 +7,18 @@ use super::core::{Durable, Opened};
 use super::create::{self, EMPTY_BYTES};
 use super::error::DatabaseError;
 use super::reclaim::Reclaim;
+use super::room::FoldingRoom;
 use crate::base::error::{Result, StorageError};
 use crate::base::sync::{Arc, Mutex};
 use crate::io::storage::{LockMode, Storage, SyncKind};
+use crate::pages::account::Charge;
 use crate::pages::allocator::Allocator;
 use crate::pages::header::{self, BLOCK_BYTES, FORMAT_VERSION, Format, FormatError, GodByte, MAGIC};
 use crate::pages::region_table::RegionTable;
 use crate::pages::select::{SelectError, Selection, select};
 use crate::pages::slot;
 use crate::pages::store::PageStore;
-use crate::pages::version::Version;
+use crate::pages::version::{Trees, Version};
 use std::io::{self, IoSliceMut};
 
 /// What opening may do.
@@ -157,7 +159,7 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
     // The god byte names the slot that serves from now on, even where a torn commit had already changed it. Without a
     // trusted one the session counts as one that did not close.
     let recovery_required = selection.god.is_none_or(|god| god.recovery_required);
-    let god = GodByte { primary: selection.index, recovery_required, two_phase: true };
+    let god = GodByte { primary: selection.index, recovery_required, ids_seen: false };
     let store = PageStore::new(storage, selection.format, god, end_units, options.cache_bytes_max)?;
     let store = store.with_limit(options.file_bytes_max);
     if options.read_only || selection.god.is_none() {
@@ -186,15 +188,16 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
     let other_reach_units = selection.other.map_or(0, |other| other.reach_units);
     allocator.charge_to(store.account());
     let reclaim = Reclaim::new(store.account());
-    let head = Version {
-        id: slot.transaction,
-        commit_time_micros: slot.commit_time_micros,
-        data: slot.data,
-        forward: slot.forward,
-    };
+    let trees = Trees { made: slot.transaction, data: slot.data, forward: slot.forward };
+    let head = Version::of_trees(trees, slot.commit_time_micros);
     let durable = Durable {
         head,
         unrecorded: slot.transaction,
+        room: FoldingRoom::default(),
+        charge: Charge::new(store.account()),
+        is_folding: false,
+        fill_failed: 0,
+        passed_rows: 0,
         unneeded: Vec::new(),
         reserve: None,
         slot,
@@ -203,6 +206,6 @@ fn load(storage: Arc<dyn Storage>, selection: Selection, options: &OpenOptions) 
         reclaim,
     };
     let header_damaged = selection.god.is_none();
-    let (notes, is_unclean) = (selection.notes, recovery_required);
-    Ok(Opened { store, space: Mutex::new(allocator), durable, notes, header_damaged, is_unclean })
+    let are_ids_seen = recovery_required || selection.god.is_some_and(|god| god.ids_seen);
+    Ok(Opened { store, space: Mutex::new(allocator), durable, notes: selection.notes, header_damaged, are_ids_seen })
 }

@@ -5,12 +5,13 @@
 
 use super::core::{Core, CoreOptions};
 use super::durability::Durability;
-use super::error::{DatabaseError, TransactionError};
+use super::error::{DatabaseError, TableError, TransactionError};
 use super::read::ReadTransaction;
 use super::recover::{self, OpenOptions};
 use super::write::WriteTransaction;
 use crate::base::clock::{Stopwatch, SystemClock};
 use crate::base::error::StorageError;
+use crate::base::ids::TransactionId;
 use crate::base::ids::TreeRoot;
 use crate::base::sync::Arc;
 use crate::catalog::record::{TableKind, TableRecord};
@@ -46,9 +47,20 @@ fn open(disk: &SimDisk, create: bool, read_only: bool) -> Result<Arc<Core>, Data
 
 /// Commits a transaction that creates a table of this name.
 fn add_table(core: &Arc<Core>, name: &str) {
+    add_table_as(core, name, |id| id);
+}
+
+/// As before, with an id of its own choice.
+fn add_table_as(core: &Arc<Core>, name: &str, choose: impl Fn(u64) -> u64) {
     let tx = WriteTransaction::begin(core.take_turn().unwrap()).unwrap();
-    let create =
-        |id| TableRecord { id, kind: TableKind::Table, root: TreeRoot::EMPTY, key_type: vec![1], value_type: vec![1] };
+    let create = |id| TableRecord {
+        id: choose(id),
+        kind: TableKind::Table,
+        root: TreeRoot::EMPTY,
+        folded: TransactionId::ZERO,
+        key_type: vec![1],
+        value_type: vec![1],
+    };
     let table = tx.check_out(name, create, |_| Ok(())).unwrap();
     tx.check_in(table);
     tx.commit().unwrap();
@@ -125,6 +137,20 @@ fn a_clean_close_makes_damage_of_the_newest_slot_an_error_and_never_a_step_back(
     image[BLOCK_BYTES + 600] ^= 1;
     let error = open(&SimDisk::from_bytes(&image), false, false).unwrap_err();
     assert!(matches!(&error, DatabaseError::Storage(StorageError::Corrupted(_))), "{error}");
+}
+
+#[test]
+fn two_tables_with_one_id_are_damage_that_is_noticed_wherever_all_are_listed() {
+    let disk = SimDisk::new();
+    let core = open(&disk, true, false).unwrap();
+    add_table(&core, "a");
+    add_table_as(&core, "b", |id| id - 1);
+    let is_told = |error: &StorageError| error.to_string().contains("two tables with the id 1");
+    let error = ReadTransaction::begin(&core).list().unwrap_err();
+    assert!(matches!(&error, TableError::Storage(error) if is_told(error)), "{error}");
+    for error in [core.check().unwrap_err(), core.check_quick().unwrap_err()] {
+        assert!(matches!(&error, TransactionError::Storage(error) if is_told(error)), "{error}");
+    }
 }
 
 #[test]

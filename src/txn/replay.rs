@@ -1,57 +1,94 @@
-//! Recovery of what the log tells: its records are applied to the version of the slot, as one transaction.
+//! Recovery of what the log tells: its records are laid over the trees of the slot, transaction by transaction.
 //!
-//! Invariant: the whole log is verified before anything is applied, and the outcome is under a slot of its own before anybody
-//! writes: a crash on the way leaves slot and log as they were.
+//! Invariant: the whole log is verified before anything of it is shown. Nothing is written: a crash on the way leaves slot and
+//! log as they were, and the log goes on behind its last record.
 //! Layer 5 (txn). Rules: design.md, "Opening".
 
-use super::core::{Core, TurnGuard};
-use super::error::{CommitError, DatabaseError, TableError};
-use super::log::record::{Record, RecordHead};
+use super::checkpoint::LogAfter;
+use super::commit::REPLAY_CHANGES_MAX;
+use super::core::{Core, Durable};
+use super::error::DatabaseError;
+use super::log::record::Record;
 use super::log::{LogReader, Served};
-use super::write::WriteTransaction;
 use crate::base::codec::Decoder;
 use crate::base::error::{Result, StorageError};
+use crate::base::ids::TransactionId;
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
+use crate::btree::insert::check_sizes;
 use crate::btree::redo::take_change;
+use crate::btree::tree::SnapshotPages;
+use crate::catalog::roots;
+use crate::delta::layers::TableDelta;
+use crate::pages::layout::Layout;
 use crate::pages::observer::RecoveryReport;
 use crate::pages::select::OpenNote;
 use crate::pages::slot::{LogStart, Slot};
+use crate::pages::version::Version;
+use std::collections::HashMap;
 
-/// What a replay has to do.
-#[derive(Default)]
-struct Work {
-    last: Option<RecordHead>,
+/// How much was read of a log.
+#[derive(Debug, Default)]
+struct Read {
     records: u64,
-    /// Changes of rows.
     changes: u64,
-    /// Units of the log that hold the records.
     units: u64,
 }
 
+/// A table that records name.
+struct Replayed {
+    id: u64,
+    /// The tree holds what this transaction and those before it did.
+    folded: TransactionId,
+    delta: TableDelta,
+}
+
+/// What records come to.
+struct Replay<'c> {
+    layout: &'c Layout,
+    pages: SnapshotPages,
+    slot: TransactionId,
+    /// By name; nothing where the table is gone.
+    tables: HashMap<String, Option<Replayed>>,
+    version: Version,
+    records: u64,
+    changes: u64,
+    changes_max: u64,
+}
+
 impl Core {
-    /// Applies what the log holds beyond the slot. Nobody else uses the database yet.
+    /// Lays what the log holds over the version of the slot. Nobody else uses the database yet.
     pub(crate) fn replay(self: &Arc<Self>) -> Result<(), DatabaseError> {
-        let slot = self.durable.lock().slot;
-        let work = slot.log.map_or_else(|| Ok(Work::default()), |start| self.verify_log(start))?;
-        if let (Some(start), Some(last)) = (slot.log, work.last) {
-            self.apply_log(start, last, &work)?;
-        }
-        self.skip_seen_ids(self.durable.lock().head.id);
+        let mut durable = self.durable.lock();
+        let start = durable.slot.log;
+        let is_older = self.notes.iter().any(|note| matches!(note, OpenNote::ServedOlderSlot { .. }));
+        let slot = durable.slot;
+        let read = start.map_or(Ok(Read::default()), |start| self.read_log(&mut durable, start, is_older))?;
+        self.skip_seen_ids(durable.head.id);
         self.is_recovered.store(true, Ordering::Release);
-        self.report_opening(&slot, &work);
+        if !self.is_read_only() {
+            self.leave_older_log(&mut durable)?;
+        }
+        self.report_opening(&slot, durable.head.id, &read);
         Ok(())
     }
 
-    fn report_opening(&self, slot: &Slot, work: &Work) {
+    /// Where the older slot serves, behind the last record of its log may stand such as were made on what only the damaged slot
+    /// told: that log is not gone on with.
+    pub(super) fn leave_older_log(&self, durable: &mut Durable) -> Result<()> {
+        let is_older = self.notes.iter().any(|note| matches!(note, OpenNote::ServedOlderSlot { .. }));
+        if is_older && durable.slot.log.is_some() { self.checkpoint(durable, LogAfter::None) } else { Ok(()) }
+    }
+
+    fn report_opening(&self, slot: &Slot, transaction: TransactionId, read: &Read) {
         let unit_bytes = u64::from(self.store.layout().unit_bytes());
         let report = RecoveryReport {
             notes: self.notes.clone(),
             checkpoint: slot.transaction,
-            transaction: self.durable.lock().head.id,
-            records: work.records,
-            changes: work.changes,
-            log_used_bytes: work.units * unit_bytes,
+            transaction,
+            records: read.records,
+            changes: read.changes,
+            log_used_bytes: read.units * unit_bytes,
             log_capacity_bytes: slot
                 .log
                 .map_or(0, |start| u64::from(start.segment.units.saturating_sub(1)) * unit_bytes),
@@ -62,81 +99,87 @@ impl Core {
         self.recovery.get_or_init(|| report);
     }
 
-    fn apply_log(self: &Arc<Self>, start: LogStart, last: RecordHead, work: &Work) -> Result<(), DatabaseError> {
-        log::warn!("opening: {} commits are recovered from the log, the last is {}", work.records, last.id);
-        let turn = TurnGuard::take(Arc::clone(self));
-        let mut transaction = WriteTransaction::begin_as(turn, last.id).map_err(storage_error)?;
-        transaction.commit_time_micros = Some(last.commit_time_micros);
-        transaction.without_log = true;
-        let slot = self.served();
-        LogReader::open(&self.store, start)?.replay(&slot, |record| apply(&transaction, record))?;
-        transaction.commit_unchanged = true;
-        match transaction.commit() {
-            Ok(_) => Ok(()),
-            Err(CommitError::Aborted(error) | CommitError::InDoubt(error)) => Err((*error).into()),
-            Err(error) => Err(StorageError::corrupted(format!("the log could not be applied: {error}")).into()),
+    fn read_log(&self, durable: &mut Durable, start: LogStart, is_older: bool) -> Result<Read> {
+        let pages = SnapshotPages::new(Arc::clone(&self.store), self.pins.pin(durable.head.clone()));
+        let (version, slot) = (durable.head.clone(), durable.slot.transaction);
+        let layout = self.store.layout();
+        // Behind the place that the damaged slot named there may be as many changes as before it.
+        let changes_max = if is_older { 2 * REPLAY_CHANGES_MAX } else { REPLAY_CHANGES_MAX };
+        let tables = HashMap::new();
+        let mut replay = Replay { layout, pages, slot, tables, version, records: 0, changes: 0, changes_max };
+        let served = Served { transaction: slot, is_older };
+        let mut reader = LogReader::open(&self.store, start)?;
+        let (writer, room) = reader.replay(&served, |record| replay.apply(record))?;
+        let Replay { tables, mut version, records, changes, .. } = replay;
+        for table in tables.into_values().flatten() {
+            version.delta.active.set_table(table.id, table.delta.active);
+        }
+        if records > 0 {
+            log::warn!("opening: {records} commits are recovered from the log, the last is {}", version.id);
+        }
+        let is_newer = version.id > durable.head.id;
+        durable.set_head(version.clone());
+        if is_newer {
+            self.queue.publish(version);
+        } else {
+            // All that the log holds came before the slot.
+            self.queue.lay_out(|published| published.delta = version.delta.clone());
+        }
+        self.queue.resume_log(writer, room.with_changes(changes));
+        Ok(Read { records, changes, units: reader.units_read() })
+    }
+}
+
+impl Replay<'_> {
+    /// Makes the changes of one record.
+    fn apply(&mut self, record: &Record<'_>) -> Result<()> {
+        let (mut record, head) = (record.clone(), record.head);
+        while let Some(part) = record.next_table()? {
+            self.changes += u64::from(part.count);
+            if self.changes > self.changes_max {
+                let reason = format!("the log holds more than the {} changes that one may hold", self.changes_max);
+                return Err(StorageError::corrupted(reason));
+            }
+            let found = match self.tables.get_mut(part.name) {
+                Some(found) => found,
+                None => {
+                    let found = self.find(part.name)?;
+                    self.tables.entry(part.name.to_owned()).or_insert(found)
+                }
+            };
+            let table = match found {
+                Some(table) if head.id > table.folded => Some(table),
+                None if head.id > self.slot => {
+                    let reason = format!("the log names a table {:?} that is not there", part.name);
+                    return Err(StorageError::corrupted(reason));
+                }
+                _ => None,
+            };
+            let delta = table.map(|table| &mut table.delta);
+            lay_over(delta, self.layout, part.changes, part.count).map_err(|error| error.in_table(part.name))?;
+        }
+        if head.id > self.version.id {
+            (self.version.id, self.version.commit_time_micros) = (head.id, head.commit_time_micros);
+        }
+        self.records += 1;
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<Option<Replayed>> {
+        let record = roots::find(&self.pages, &self.pages.version().trees.data, name)?;
+        Ok(record.map(|record| Replayed { id: record.id, folded: record.folded, delta: TableDelta::default() }))
+    }
+}
+
+/// Lays changes over a table, or only verifies them.
+fn lay_over(mut delta: Option<&mut TableDelta>, layout: &Layout, changes: &[u8], count: u32) -> Result<()> {
+    let mut changes = Decoder::new(changes);
+    for _ in 0..count {
+        let (key, value) = take_change(&mut changes)?;
+        check_sizes(layout, key, value.unwrap_or_default())?;
+        if let Some(delta) = &mut delta {
+            delta.put(key, value, None);
         }
     }
-
-    fn served(&self) -> Served {
-        let is_older = self.notes.iter().any(|note| matches!(note, OpenNote::ServedOlderSlot { .. }));
-        Served { transaction: self.durable.lock().slot.transaction, is_older }
-    }
-
-    /// Reads the whole log and finds what it ends with.
-    fn verify_log(&self, start: LogStart) -> Result<Work> {
-        let slot = self.served();
-        let mut work = Work::default();
-        let mut reader = LogReader::open(&self.store, start)?;
-        reader.replay(&slot, |record| {
-            let mut record = record.clone();
-            while let Some(table) = record.next_table()? {
-                let mut changes = Decoder::new(table.changes);
-                for _ in 0..table.count {
-                    take_change(&mut changes)?;
-                }
-                changes.finish()?;
-                work.changes += u64::from(table.count);
-            }
-            work.last = Some(record.head);
-            work.records += 1;
-            Ok(())
-        })?;
-        work.units = reader.units_read();
-        Ok(work)
-    }
-}
-
-fn storage_error(error: super::error::TransactionError) -> StorageError {
-    match error {
-        super::error::TransactionError::Storage(error) => error,
-        other => StorageError::corrupted(format!("the log could not be applied: {other}")),
-    }
-}
-
-/// Makes the changes of one record.
-fn apply(transaction: &WriteTransaction, record: &Record<'_>) -> Result<()> {
-    let mut record = record.clone();
-    while let Some(part) = record.next_table()? {
-        let mut table = transaction.check_out_existing(part.name).map_err(|error| match error {
-            TableError::Storage(error) => error,
-            other => StorageError::corrupted(format!("the log names a table that cannot be opened: {other}")),
-        })?;
-        let outcome = transaction.change(|| {
-            let mut changes = Decoder::new(part.changes);
-            for _ in 0..part.count {
-                match take_change(&mut changes)? {
-                    (key, Some(value)) => table.tree.put(key, value)?,
-                    (key, None) => table.tree.delete(key)?,
-                }
-                transaction.spill_if_large(&mut table.tree)?;
-            }
-            Ok(())
-        });
-        transaction.check_in(table);
-        outcome.map_err(|error| error.in_table(part.name))?;
-        // What was buffered is applied when the table is given back, with nobody there to be told.
-        transaction.take_untold().map_or(Ok(()), Err)?;
-    }
-    Ok(())
+    Ok(changes.finish()?)
 }

@@ -6,6 +6,7 @@
 
 use super::checkpoint::LogAfter;
 use super::core::{Core, Durable};
+use super::room::FoldingRoom;
 use crate::base::error::Result;
 use crate::base::sync::atomic::Ordering;
 
@@ -17,11 +18,19 @@ const TRIM_UNITS_MIN: u64 = 256;
 impl Core {
     /// Cuts a free tail that has become long. A failure poisons the store; the commit before it stands.
     pub(crate) fn trim(&self, durable: &mut Durable) {
+        // What is laid over trees must not lose the room that was found for it: others could take it meanwhile.
+        if !durable.head.delta.is_empty() {
+            return;
+        }
         let outcome = self.cut_floor(durable).and_then(|floor| {
             let end = self.store.end_units();
             // Some room stays, so that the next transaction need not grow the file again.
             let target = floor + floor / 16;
-            if end.saturating_sub(target) > (end / TRIM_SHARE).max(TRIM_UNITS_MIN) { self.cut(target) } else { Ok(()) }
+            if end.saturating_sub(target) > (end / TRIM_SHARE).max(TRIM_UNITS_MIN) {
+                self.cut(durable, target)
+            } else {
+                Ok(())
+            }
         });
         if let Err(error) = outcome {
             log::warn!("the free end of the file could not be given back: {error}");
@@ -34,7 +43,8 @@ impl Core {
         Ok(allocated.max(durable.slot.reach_units).max(durable.other_reach_units))
     }
 
-    fn cut(&self, end_units: u64) -> Result<()> {
+    fn cut(&self, durable: &mut Durable, end_units: u64) -> Result<()> {
+        durable.room = FoldingRoom::default();
         let mut space = self.space.lock();
         self.store.truncate(end_units)?;
         space.truncate(end_units);
@@ -46,7 +56,15 @@ impl Core {
         self.finish_checkpoint(durable)?;
         self.sweep(durable);
         let floor = self.cut_floor(durable)?;
-        if floor < self.store.end_units() { self.cut(floor) } else { Ok(()) }
+        if floor < self.store.end_units() {
+            self.cut(durable, floor)?;
+            // What others laid over trees meanwhile gets its room back.
+            let delta = durable.head.delta.clone();
+            if !delta.is_empty() {
+                self.has_room_over_trees(durable, &delta)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what only the log tells, and gives its space back: the older slot has to let go of it as well.
@@ -75,7 +93,8 @@ impl Core {
         if may_write && (self.store.is_marked_open() || durable.head.id != durable.slot.transaction) {
             self.let_log_go(&mut durable)?;
             self.cut_tail(&mut durable)?;
-            self.store.mark_closed()?;
+            // Without a commit of this session the ids that readers saw in one that was not closed have still to be passed.
+            self.store.mark_closed(!self.is_beyond_seen(durable.head.id))?;
         }
         Ok(())
     }

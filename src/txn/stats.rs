@@ -145,10 +145,11 @@ impl WrittenStats {
 /// const SEEN: TableDefinition<u64, u64> = TableDefinition::new("seen");
 /// let db = Database::builder().durability(Durability::None).in_memory()?;
 /// db.update(|tx| Ok::<_, cowslip::Error>(tx.open_table(SEEN)?.put(1, 1)?))?;
-/// assert_eq!(db.stats().checkpoints.transaction.get(), 0);
+/// db.update(|tx| Ok::<_, cowslip::Error>(tx.open_table(SEEN)?.put(2, 2)?))?;
+/// assert_eq!(db.stats().checkpoints.transaction.get(), 1, "a commit that makes a table writes a slot");
 /// db.sync()?;
 /// let checkpoints = db.stats().checkpoints;
-/// assert_eq!((checkpoints.finished, checkpoints.transaction.get()), (1, 1));
+/// assert_eq!((checkpoints.finished, checkpoints.transaction.get()), (1, 2));
 /// # Ok(())
 /// # }
 /// ```
@@ -159,8 +160,9 @@ pub struct CheckpointStats {
     pub begun: u64,
     /// How many are durable.
     pub finished: u64,
-    /// How many failed: one at most, because nothing is written afterwards. Where the storage panics while somebody waits for
-    /// a checkpoint, that thread panics, and the checkpoint neither finished nor failed.
+    /// How many failed: for want of room, after which the next one may succeed, or because a write or sync failed, after which
+    /// nothing is written. Where the storage panics while somebody waits for a checkpoint, that thread panics, and the
+    /// checkpoint neither finished nor failed.
     pub failed: u64,
     /// How long the last one took that is durable.
     pub last_duration: Option<Duration>,
@@ -212,9 +214,9 @@ pub struct LogStats {
 pub struct ReaderStats {
     /// Snapshots: those of read transactions, and of what the database does itself, as a write transaction or a checkpoint.
     pub snapshots: u64,
-    /// Versions that they see, and the newest.
+    /// Versions that they see, as far as these differ in their trees, and the newest.
     pub versions: u64,
-    /// The oldest of these versions: what it reaches stays in the file.
+    /// The version whose trees are the oldest of these: what they reach stays in the file.
     pub oldest: TransactionId,
 }
 
@@ -271,7 +273,7 @@ impl Core {
             used_bytes: room.map_or(0, |room| bytes(room.units_used())),
             capacity_bytes: room.map_or(0, |room| bytes(room.units())),
             changes: room.map_or(0, |room| room.changes()),
-            unwritten_bytes: self.store.unwritten().bytes() as u64,
+            unwritten_bytes: self.pins.published().delta.bytes(),
         }
     }
 

@@ -4,20 +4,37 @@
 //! page back.
 //! Layer 5 (txn).
 
-use super::core::TurnGuard;
+use super::core::{Core, TurnGuard};
 use super::durability::Durability;
 use super::error::{SetDurabilityError, TableError, TransactionError};
+use super::staged::{self, CheckedOut, ClosedRows, ClosedTable, OpenRows, OverlaidRows, Staged};
 use super::stats::CommitWatch;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
-use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::btree::buffered::BufferedTree;
-use crate::btree::tree::TreeMut;
+use crate::btree::insert::check_sizes;
+use crate::btree::overlaid::OverlaidTree;
+use crate::btree::redo;
+use crate::btree::tree::{SnapshotPages, TreeMut};
+use crate::catalog::names;
 use crate::catalog::record::TableRecord;
-use crate::catalog::roots::Roots;
+use crate::catalog::roots::{self, Roots};
+use crate::pages::layout::Layout;
+use crate::pages::store::PageStore;
 use crate::pages::writer::PageWriter;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+/// A transaction whose changes take more than this has no record.
+const RECORDED_BYTES_MAX: usize = 1 << 20;
+
+/// Nor has one that makes more of them: from here on changing the trees costs less.
+const RECORDED_CHANGES_MAX: usize = 4096;
+
+/// Values from this length on are neither recorded nor buffered.
+const BUFFERED_VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// The one writer of a database.
 ///
@@ -45,8 +62,6 @@ pub struct WriteTransaction {
     /// `None` once committed or aborted.
     pub(super) open: Option<OpenTransaction>,
     pub(super) id: TransactionId,
-    /// Time of the commit, where it is not the time at which it is made.
-    pub(super) commit_time_micros: Option<u64>,
     pub(super) durability: Durability,
     /// The commit writes a slot.
     pub(super) two_phase: bool,
@@ -60,76 +75,120 @@ pub struct WriteTransaction {
     untold: Mutex<Option<StorageError>>,
 }
 
-/// What a write transaction owns while it runs. Fields are dropped in this order: trees before their pages.
+/// What a write transaction owns while it runs. Fields are dropped in this order: trees before their pages, and the turn last.
 #[derive(Debug)]
 pub(super) struct OpenTransaction {
     pub(super) tables: Mutex<BTreeMap<String, Staged>>,
+    /// Where it changes trees and not only what is laid over them.
+    trees: OnceLock<OpenTrees>,
+    /// Held while the trees are begun.
+    beginning: Mutex<()>,
+    /// The version that it builds on.
+    pub(super) base: SnapshotPages,
+    /// Changes that are recorded for the log, and their bytes.
+    recorded_changes: AtomicUsize,
+    recorded_bytes: AtomicUsize,
+    pub(super) ending: Ending,
+    pub(super) turn: TurnGuard,
+}
+
+/// Counts how a transaction ends.
+#[derive(Debug)]
+pub(super) struct Ending {
+    store: Arc<PageStore>,
+    /// Until there is a version of it.
+    watch: Option<CommitWatch>,
+}
+
+impl Ending {
+    /// The commit begins.
+    pub(super) fn commit_begins(&mut self) {
+        self.watch.iter_mut().for_each(CommitWatch::restart);
+    }
+
+    pub(super) fn is_unchanged(&mut self) {
+        self.watch.iter_mut().for_each(|watch| watch.is_unchanged = true);
+    }
+
+    /// There is a version: whoever publishes it counts it.
+    pub(super) fn take(&mut self) -> CommitWatch {
+        self.watch.take().expect("a transaction commits once")
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            self.store.meter().ended_without_version(watch.is_unchanged);
+        }
+    }
+}
+
+/// The trees of a write transaction.
+#[derive(Debug)]
+pub(super) struct OpenTrees {
     pub(super) roots: Mutex<Roots>,
+    /// Tables of which nothing is laid over their trees any more.
+    pub(super) folded: Mutex<Vec<u64>>,
     pub(super) bracket: Bracket,
 }
 
-/// The writer's turn and pages. Unless the commit concludes it, dropping it gives every page back.
+/// The pages of a write transaction. Unless the commit concludes it, dropping it gives every page back.
 #[derive(Debug)]
 pub(super) struct Bracket {
     pub(super) writer: Arc<PageWriter>,
-    pub(super) turn: TurnGuard,
     pub(super) concluded: bool,
-    pub(super) watch: CommitWatch,
 }
 
 impl Drop for Bracket {
     fn drop(&mut self) {
         if !self.concluded {
             self.writer.rollback();
-            self.turn.core().store.meter().ended_without_version(self.watch.is_unchanged);
         }
     }
 }
 
-/// A table that the transaction has touched.
-#[derive(Debug)]
-pub(super) enum Staged {
-    /// Open in a handle.
-    Open,
-    /// Closed again, with what changed.
-    Closed(Box<(TableRecord, TreeMut)>),
-}
+impl OpenTransaction {
+    pub(super) fn core(&self) -> &Arc<Core> {
+        self.turn.core()
+    }
 
-/// A table while a handle has it: taken from the transaction, given back by [`WriteTransaction::check_in`].
-#[derive(Debug)]
-pub(crate) struct CheckedOut {
-    pub(crate) name: String,
-    pub(crate) record: TableRecord,
-    pub(crate) tree: BufferedTree,
+    /// The trees, if they were begun.
+    pub(super) fn trees(&self) -> Option<&OpenTrees> {
+        self.trees.get()
+    }
+
+    /// Ends the transaction without giving anything back.
+    pub(super) fn into_parts(self) -> (Option<OpenTrees>, Ending, TurnGuard) {
+        let Self { trees, ending, turn, .. } = self;
+        (trees.into_inner(), ending, turn)
+    }
 }
 
 impl WriteTransaction {
     pub(crate) fn begin(turn: TurnGuard) -> Result<Self, TransactionError> {
-        let head = turn.core().durable.lock().head.id;
-        let id = turn.core().next_id(head)?;
-        Self::begin_as(turn, id)
-    }
-
-    /// Begins a transaction whose id is known.
-    pub(super) fn begin_as(turn: TurnGuard, id: TransactionId) -> Result<Self, TransactionError> {
         let core = Arc::clone(turn.core());
         core.slow_down();
         let mut durable = core.durable.lock();
         core.take_over_checkpoint(&mut durable)?;
         core.sweep(&mut durable);
         core.relieve(&mut durable);
-        let base = core.pins.pin(durable.head);
+        let id = core.next_id(durable.head.id)?;
+        let base = SnapshotPages::new(Arc::clone(&core.store), core.pins.pin(durable.head.clone()));
         drop(durable);
-        let version = *base.version();
-        core.space.lock().begin();
-        let writer = Arc::new(PageWriter::new(Arc::clone(&core.store), Arc::clone(&core.space), base, id));
-        let roots = Mutex::new(Roots::new(&writer, &version));
-        let bracket = Bracket { writer, turn, concluded: false, watch: CommitWatch::new(&core.store) };
-        let open = OpenTransaction { tables: Mutex::new(BTreeMap::new()), roots, bracket };
+        let open = OpenTransaction {
+            tables: Mutex::new(BTreeMap::new()),
+            trees: OnceLock::new(),
+            beginning: Mutex::new(()),
+            base,
+            recorded_changes: AtomicUsize::new(0),
+            recorded_bytes: AtomicUsize::new(0),
+            ending: Ending { store: Arc::clone(&core.store), watch: Some(CommitWatch::new(&core.store)) },
+            turn,
+        };
         Ok(Self {
             open: Some(open),
             id,
-            commit_time_micros: None,
             durability: core.durability,
             two_phase: false,
             without_log: false,
@@ -139,10 +198,34 @@ impl WriteTransaction {
         })
     }
 
+    /// The trees, which are begun where they are first asked for: the commit then writes a slot.
+    pub(super) fn trees(&self) -> Result<&OpenTrees> {
+        let parts = self.parts();
+        let _beginning = parts.beginning.lock();
+        if let Some(trees) = parts.trees.get() {
+            return Ok(trees);
+        }
+        let core = parts.core();
+        let mut durable = core.durable.lock();
+        core.finish_checkpoint(&mut durable)?;
+        let base = core.pins.pin(durable.head.clone());
+        drop(durable);
+        core.space.lock().begin();
+        let roots = base.version().trees;
+        let writer = Arc::new(PageWriter::new(Arc::clone(&core.store), Arc::clone(&core.space), base, self.id));
+        let roots = Mutex::new(Roots::new(&writer, &roots));
+        let trees = OpenTrees { roots, folded: Mutex::new(Vec::new()), bracket: Bracket { writer, concluded: false } };
+        Ok(parts.trees.get_or_init(|| trees))
+    }
+
     /// Id that the commit will have.
     #[must_use]
     pub fn id(&self) -> TransactionId {
         self.id
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        self.parts().core().store.layout()
     }
 
     pub(super) fn parts(&self) -> &OpenTransaction {
@@ -220,60 +303,140 @@ impl WriteTransaction {
         let mut tables = parts.tables.lock();
         match tables.get(name) {
             Some(Staged::Open) => return Err(TableError::AlreadyOpen(name.into())),
-            Some(Staged::Closed(closed)) => verify(&closed.0)?,
+            Some(Staged::Closed(closed)) => verify(&closed.record)?,
             None => {
-                let mut roots = parts.roots.lock();
-                roots.check_name(name)?;
-                let record = match roots.find(name)? {
+                check_name(parts.core().store.layout(), name)?;
+                let closed = match self.find(name)? {
                     Some(record) => {
                         verify(&record)?;
-                        record
+                        self.overlaid(record)
                     }
-                    None => self.change(|| {
-                        parts.bracket.writer.give_up_log();
-                        let record = create(roots.next_table_id()?);
-                        roots.put(name, &record)?;
-                        Ok(record)
-                    })?,
+                    None => self.change(|| self.create(name, create))?,
                 };
-                let mut tree = TreeMut::new(Arc::clone(&parts.bracket.writer), record.root);
-                tree.record_changes();
-                tables.insert(name.to_owned(), Staged::Closed(Box::new((record, tree))));
+                tables.insert(name.to_owned(), Staged::Closed(Box::new(closed)));
             }
         }
         match tables.insert(name.to_owned(), Staged::Open) {
             Some(Staged::Closed(closed)) => {
-                let (record, tree) = *closed;
-                Ok(CheckedOut { name: name.to_owned(), record, tree: BufferedTree::new(tree) })
+                let ClosedTable { record, rows } = *closed;
+                let rows = match rows {
+                    ClosedRows::Overlaid(rows) => OpenRows::Overlaid(rows),
+                    ClosedRows::InTree(tree) => OpenRows::InTree(BufferedTree::new(tree)),
+                };
+                Ok(CheckedOut { name: name.to_owned(), record, rows })
             }
             _ => unreachable!("the table was just found closed"),
         }
     }
 
-    /// Takes a table that must exist, whatever its types.
-    pub(super) fn check_out_existing(&self, name: &str) -> Result<CheckedOut, TableError> {
-        if self.parts().roots.lock().find(name)?.is_none() {
-            return Err(TableError::DoesNotExist(name.into()));
+    /// The record of a table that the transaction has not touched, as it is in the version that it began on.
+    fn find(&self, name: &str) -> Result<Option<TableRecord>> {
+        let parts = self.parts();
+        // What the transaction deleted, or gave another name, is only missing in its own catalog.
+        if let Some(trees) = parts.trees()
+            && trees.roots.lock().find(name)?.is_none()
+        {
+            return Ok(None);
         }
-        self.check_out(name, |_| unreachable!("the table was just found"), |_| Ok(()))
+        roots::find(&parts.base, &parts.base.version().trees.data, name)
+    }
+
+    /// A table of the version that the transaction began on.
+    fn overlaid(&self, record: TableRecord) -> ClosedTable {
+        let pages = self.parts().base.clone();
+        let delta = pages.version().delta.table(record.id);
+        let tree = OverlaidTree { pages, root: record.root, delta };
+        ClosedTable { record, rows: ClosedRows::Overlaid(OverlaidRows::new(tree)) }
+    }
+
+    fn create(&self, name: &str, create: impl FnOnce(u64) -> TableRecord) -> Result<ClosedTable> {
+        let trees = self.trees()?;
+        let mut roots = trees.roots.lock();
+        let record = TableRecord { folded: self.id, ..create(roots.next_table_id()?) };
+        roots.put(name, &record)?;
+        let tree = TreeMut::new(Arc::clone(&trees.bracket.writer), record.root);
+        Ok(ClosedTable { record, rows: ClosedRows::InTree(tree) })
     }
 
     /// Gives a table back when its handle is dropped.
     pub(crate) fn check_in(&self, table: CheckedOut) {
-        let CheckedOut { name, record, tree } = table;
-        let settled = self.change(|| {
-            let mut tree = tree.into_tree()?;
-            if self.exceeds_budget() {
-                tree.spill()?;
+        let CheckedOut { name, record, rows } = table;
+        let settled = self.change(|| match rows {
+            OpenRows::Overlaid(rows) => Ok(ClosedRows::Overlaid(rows)),
+            OpenRows::InTree(tree) => {
+                let mut tree = tree.into_tree()?;
+                tree.spill_if_over_budget()?;
+                Ok(ClosedRows::InTree(tree))
             }
-            Ok(tree)
         });
-        let tree = settled.unwrap_or_else(|error| {
-            // The transaction is poisoned, so nobody reads this tree.
-            self.tell_at_commit(error.in_table(&name));
-            TreeMut::new(Arc::clone(&self.parts().bracket.writer), record.root)
-        });
-        self.parts().tables.lock().insert(name, Staged::Closed(Box::new((record, tree))));
+        let closed = match settled {
+            Ok(rows) => ClosedTable { record, rows },
+            Err(error) => {
+                // The transaction is poisoned, so nobody reads this table.
+                self.tell_at_commit(error.in_table(&name));
+                self.overlaid(record)
+            }
+        };
+        self.parts().tables.lock().insert(name, Staged::Closed(Box::new(closed)));
+    }
+
+    /// Gives a key of an open table a value, or removes its row. `had_row` says whether there is one, where that is known.
+    pub(crate) fn put(
+        &self,
+        table: &mut CheckedOut,
+        key: &[u8],
+        value: Option<&[u8]>,
+        had_row: Option<bool>,
+    ) -> Result<()> {
+        if let OpenRows::Overlaid(rows) = &mut table.rows {
+            let added = redo::change_bytes(key, value);
+            if value.is_none() && had_row.is_none() && rows.has_nothing_at(key) {
+                return Ok(());
+            }
+            if self.is_recorded(added) && value.is_none_or(|value| value.len() < BUFFERED_VALUE_BYTES_MAX) {
+                rows.put(key, value, had_row);
+                return Ok(());
+            }
+            self.fold(table)?;
+        }
+        let tree = table.tree_mut()?;
+        match value {
+            // A long value goes to the file at once; a copy in the buffer would gain nothing.
+            Some(value) if value.len() >= BUFFERED_VALUE_BYTES_MAX => drop(tree.tree_mut()?.insert(key, value)?),
+            Some(value) => tree.put(key, value)?,
+            None => tree.delete(key)?,
+        }
+        self.spill_if_large(table)
+    }
+
+    /// Counts a change of so many bytes; says whether the transaction is still worth a record.
+    fn is_recorded(&self, bytes: usize) -> bool {
+        let parts = self.parts();
+        let changes = parts.recorded_changes.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = parts.recorded_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        changes <= RECORDED_CHANGES_MAX && bytes <= RECORDED_BYTES_MAX
+    }
+
+    /// Makes a table a tree of the transaction, with all that was laid over it.
+    pub(crate) fn fold(&self, table: &mut CheckedOut) -> Result<()> {
+        if let OpenRows::Overlaid(rows) = &table.rows {
+            let tree = self.fold_rows(&table.name, &mut table.record, rows)?;
+            table.rows = OpenRows::InTree(BufferedTree::new(tree));
+        }
+        Ok(())
+    }
+
+    pub(super) fn fold_rows(&self, name: &str, record: &mut TableRecord, rows: &OverlaidRows) -> Result<TreeMut> {
+        let trees = self.trees()?;
+        // A checkpoint may have moved the tree since the transaction began.
+        let found = trees.roots.lock().find(name)?;
+        *record = found.ok_or_else(|| StorageError::corrupted("the catalog lost a table").in_table(name))?;
+        let mut tree = TreeMut::new(Arc::clone(&trees.bracket.writer), record.root);
+        staged::merge(&mut tree, &rows.tree.delta)?;
+        if !rows.tree.delta.is_empty() {
+            trees.folded.lock().push(record.id);
+        }
+        Ok(tree)
     }
 
     /// Keeps an error that poisoned the transaction and that nobody was there to receive.
@@ -289,17 +452,15 @@ impl WriteTransaction {
         self.untold.lock().take()
     }
 
-    fn exceeds_budget(&self) -> bool {
-        self.parts().bracket.writer.exceeds_budget()
-    }
-
     /// Applies what a table has buffered, or writes it early, where the transaction keeps too much in memory and this
     /// table has its share of that; one with little would be merged or written again and again to no use.
-    pub(crate) fn spill_if_large(&self, tree: &mut BufferedTree) -> Result<()> {
-        if self.exceeds_budget() {
+    pub(crate) fn spill_if_large(&self, table: &mut CheckedOut) -> Result<()> {
+        let (OpenRows::InTree(tree), Some(trees)) = (&mut table.rows, self.parts().trees()) else { return Ok(()) };
+        let writer = &trees.bracket.writer;
+        if writer.exceeds_budget() {
             // Half of an even share: the catalog has dirty pages too, and none of the tables may reach the whole.
             let shares = 2 * self.parts().tables.lock().len().max(1);
-            let share_bytes = self.parts().bracket.writer.dirty_bytes() / shares;
+            let share_bytes = writer.dirty_bytes() / shares;
             if tree.buffer_bytes() >= share_bytes {
                 tree.tree_mut()?;
             }
@@ -312,7 +473,11 @@ impl WriteTransaction {
     }
 
     pub(crate) fn list(&self) -> Result<Vec<(String, TableRecord)>, TableError> {
-        Ok(self.parts().roots.lock().list()?)
+        let parts = self.parts();
+        match parts.trees() {
+            Some(trees) => Ok(trees.roots.lock().list()?),
+            None => Ok(roots::list(parts.base.clone(), &parts.base.version().trees.data)?),
+        }
     }
 
     /// Gives a table another name; its rows stay where they are.
@@ -321,29 +486,52 @@ impl WriteTransaction {
             return Err(StorageError::TransactionPoisoned.into());
         }
         let parts = self.parts();
-        let (mut tables, mut roots) = (parts.tables.lock(), parts.roots.lock());
+        let mut tables = parts.tables.lock();
         for name in [old, new] {
             if matches!(tables.get(name), Some(Staged::Open)) {
                 return Err(TableError::AlreadyOpen(name.into()));
             }
         }
-        roots.check_name(new)?;
-        let record = roots.find(old)?.ok_or_else(|| TableError::DoesNotExist(old.into()))?;
+        check_name(parts.core().store.layout(), new)?;
+        let exists = |name: &str| match tables.get(name) {
+            Some(_) => Ok(true),
+            None => self.find(name).map(|found| found.is_some()),
+        };
+        if !exists(old)? {
+            return Err(TableError::DoesNotExist(old.into()));
+        }
         if old == new {
             return Ok(());
         }
-        if roots.find(new)?.is_some() {
+        if exists(new)? {
             return Err(TableError::Exists(new.into()));
         }
         self.change(|| {
-            parts.bracket.writer.give_up_log();
+            // The log names tables: what it tells of this one must not be looked for under another name.
+            let (mut record, tree) = self.take_tree(&mut tables, old)?;
+            record.folded = self.id;
+            let mut roots = self.trees()?.roots.lock();
             roots.remove(old)?;
-            roots.put(new, &record)
+            roots.put(new, &record)?;
+            let rows = ClosedRows::InTree(tree);
+            tables.insert(new.to_owned(), Staged::Closed(Box::new(ClosedTable { record, rows })));
+            Ok(())
         })?;
-        if let Some(staged) = tables.remove(old) {
-            tables.insert(new.to_owned(), staged);
-        }
         Ok(())
+    }
+
+    /// Takes a table that is not open out of the transaction, as a tree.
+    fn take_tree(&self, tables: &mut BTreeMap<String, Staged>, name: &str) -> Result<(TableRecord, TreeMut)> {
+        let closed = match tables.remove(name) {
+            Some(Staged::Closed(closed)) => *closed,
+            _ => self.overlaid(self.find(name)?.expect("the table was just found")),
+        };
+        let ClosedTable { mut record, rows } = closed;
+        let tree = match rows {
+            ClosedRows::InTree(tree) => tree,
+            ClosedRows::Overlaid(rows) => self.fold_rows(name, &mut record, &rows)?,
+        };
+        Ok((record, tree))
     }
 
     /// Deletes a table with all its rows; says whether there was one.
@@ -352,22 +540,35 @@ impl WriteTransaction {
             return Err(StorageError::TransactionPoisoned.into());
         }
         let parts = self.parts();
-        let (mut tables, mut roots) = (parts.tables.lock(), parts.roots.lock());
+        let mut tables = parts.tables.lock();
         if matches!(tables.get(name), Some(Staged::Open)) {
             return Err(TableError::AlreadyOpen(name.into()));
         }
-        let Some(record) = roots.find(name)? else { return Ok(false) };
-        let tree = match tables.remove(name) {
-            Some(Staged::Closed(closed)) => closed.1,
-            _ => TreeMut::new(Arc::clone(&parts.bracket.writer), record.root),
-        };
+        if !tables.contains_key(name) && self.find(name)?.is_none() {
+            return Ok(false);
+        }
         self.change(|| {
-            parts.bracket.writer.give_up_log();
-            tree.destroy()?;
-            roots.remove(name)
+            let trees = self.trees()?;
+            let found = trees.roots.lock().find(name)?;
+            let record = found.ok_or_else(|| StorageError::corrupted("the catalog lost a table").in_table(name))?;
+            trees.folded.lock().push(record.id);
+            let tree = match tables.remove(name) {
+                Some(Staged::Closed(closed)) => match closed.rows {
+                    ClosedRows::InTree(tree) => Some(tree),
+                    ClosedRows::Overlaid(_) => None,
+                },
+                _ => None,
+            };
+            tree.unwrap_or_else(|| TreeMut::new(Arc::clone(&trees.bracket.writer), record.root)).destroy()?;
+            trees.roots.lock().remove(name)
         })?;
         Ok(true)
     }
+}
+
+/// Whether a record of this name can be stored.
+fn check_name(layout: &Layout, name: &str) -> Result<()> {
+    check_sizes(layout, &names::table_key(name), &[])
 }
 
 /// Poisons a transaction unless it is disarmed: errors and panics take the same way.

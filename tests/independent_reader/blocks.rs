@@ -73,7 +73,7 @@ enum Immutable {
 
 fn immutable(fields: &[u8]) -> Result<Immutable> {
     // The features at 32 and 40 forbid nothing to who only reads.
-    if u32_at(fields, 0)? != 3 || u64_at(fields, 24)? != 0 {
+    if u32_at(fields, 0)? != 4 || u64_at(fields, 24)? != 0 {
         return Ok(Immutable::Foreign);
     }
     let layout = Layout {
@@ -158,7 +158,7 @@ fn slot(block: &[u8], layout: Layout) -> Result<Slot> {
     let generation = u64_at(block, 8)?;
     require(generation > 0, "generation 0")?;
     require(all_zero(&block[48..64]), "a lineage")?;
-    require(all_zero(&block[224..368]), "a blob reference that version 3 does not know")?;
+    require(all_zero(&block[224..368]), "a blob reference that version 4 does not know")?;
     let table = BlobReference { page: u64_at(block, 176)?, length: u64_at(block, 184)?, digest: array(block, 192)? };
     Ok(Slot {
         layout,

@@ -4,7 +4,7 @@
 
 use super::blocks::{Note, Opened, TreeRoot};
 use super::bytes::{Result, corrupted, part, require, size, u16_at, u64_at};
-use super::log::Rows;
+use super::log::{Rows, Stored};
 use super::space::{account, covered};
 use super::tree::{Run, RunKind, Walk};
 use super::types::{Datum, Type};
@@ -35,6 +35,8 @@ struct Record {
     name: String,
     id: u64,
     root: TreeRoot,
+    /// The tree holds what records of the log tell up to this transaction.
+    folded: u64,
     key: Type,
     value: Type,
 }
@@ -43,17 +45,18 @@ impl Record {
     fn decode(name: &[u8], record: &[u8]) -> Result<Self> {
         // Kind 1, no flags, no alignment, no change log, nothing reserved.
         require(*part(record, 8, 8)? == [1, 0, 0, 0, 0, 0, 0, 0], "a table record has an unknown kind or feature")?;
-        let key_bytes = size(u16_at(record, 72)?)?;
-        let value_bytes = size(u16_at(record, 74 + key_bytes)?)?;
-        require(record.len() == 76 + key_bytes + value_bytes, "bytes follow a table record")?;
+        let key_bytes = size(u16_at(record, 80)?)?;
+        let value_bytes = size(u16_at(record, 82 + key_bytes)?)?;
+        require(record.len() == 84 + key_bytes + value_bytes, "bytes follow a table record")?;
         let Ok(name) = std::str::from_utf8(name) else { return corrupted("a table's name is not UTF-8") };
         require(!name.is_empty(), "a table has no name")?;
         Ok(Self {
             name: name.to_owned(),
             id: u64_at(record, 0)?,
             root: TreeRoot::decode(&record[16..72])?,
-            key: Type::decode(part(record, 74, key_bytes)?)?,
-            value: Type::decode(part(record, 76 + key_bytes, value_bytes)?)?,
+            folded: u64_at(record, 72)?,
+            key: Type::decode(part(record, 82, key_bytes)?)?,
+            value: Type::decode(part(record, 84 + key_bytes, value_bytes)?)?,
         })
     }
 }
@@ -82,11 +85,12 @@ pub(crate) fn read(file: &Opened) -> Result<Contents> {
     require(ids.iter().all(|id| (1..table_id_next).contains(id)), "a table has an id that was not given")?;
     let mut stored = BTreeMap::new();
     for record in &records {
-        let rows = stored.entry(record.name.clone()).or_insert_with(Rows::new);
+        let mut rows = Rows::new();
         walk.tree(&record.root, &mut |key, value| {
             rows.insert(key.to_vec(), value.to_vec());
             Ok(())
         })?;
+        stored.insert(record.name.clone(), Stored { folded: record.folded, rows });
     }
     if let (Some(reference), Some(log)) = (&file.slot.log, &file.log) {
         walk.run(reference.page, reference.units * file.slot.layout.unit_bytes, RunKind::Log)?;
@@ -94,7 +98,7 @@ pub(crate) fn read(file: &Opened) -> Result<Contents> {
     }
     let mut tables = BTreeMap::new();
     for Record { name, key, value, .. } in records {
-        let rows = stored.remove(&name).unwrap_or_default();
+        let Some(Stored { rows, .. }) = stored.remove(&name) else { return corrupted("two tables have one name") };
         let decoded = rows.iter().map(|(row_key, row_value)| Ok((key.key(row_key)?, value.value(row_value)?)));
         let rows: Vec<_> = decoded.collect::<Result<_>>()?;
         tables.insert(name, Table { key, value, row_count: rows.len() as u64, rows });

@@ -1,4 +1,4 @@
-//! The redo log: what was committed since the slot was written, as changes of rows.
+//! The redo log: what was committed and is not in the trees of the slot, as changes of rows.
 //!
 //! Uses no code of `src/` and follows design.md, "Redo log".
 
@@ -17,6 +17,13 @@ const REMOVED: u32 = u32::MAX;
 
 /// Stored keys and values of a table.
 pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The rows of a table's tree, which holds what records up to a transaction tell.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) folded: u64,
+    pub(crate) rows: Rows,
+}
 
 /// Bytes 368..432 of a slot, where they name a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +69,8 @@ struct Record {
 #[derive(Debug)]
 pub(crate) struct Log {
     records: Vec<Record>,
+    /// The transaction of the slot: a record of a later one names no table that is missing.
+    slot_transaction: u64,
     /// Where the groups stand in the segment, without their padding.
     pub(crate) groups: Vec<Range<usize>>,
     /// Bytes of the segment whose damage is detected: not those of the last group, without which the log ends earlier.
@@ -177,8 +186,10 @@ impl Log {
         let first = [b"cowlog\x01\0".as_slice(), &units.to_le_bytes(), &reference.nonce].concat();
         require(segment.starts_with(&first), "the log does not begin as the slot says")?;
         require(segment[32..64] == digest(&first), "the digest of a log's first unit does not match")?;
-        let mut log = Self { records: Vec::new(), groups: Vec::new(), covered: Vec::new() };
-        let (mut next, mut last) = (reference.unit * unit_bytes, slot.transaction);
+        let mut log =
+            Self { records: Vec::new(), slot_transaction: slot.transaction, groups: Vec::new(), covered: Vec::new() };
+        // Records may be older than the slot: of tables whose trees it did not make.
+        let (mut next, mut last) = (reference.unit * unit_bytes, 0);
         let (mut sequence, mut chain) = (reference.sequence, reference.chain);
         loop {
             let mut found = None;
@@ -192,10 +203,13 @@ impl Log {
             let mut body = group.body;
             for _ in 0..group.records {
                 let record = Record::take(&mut body)?;
-                if is_older && record.previous > last {
+                let newest = slot.transaction.max(last);
+                if is_older && record.previous > newest {
                     return Ok(Some(log));
                 }
-                require(record.previous == last && record.transaction > last, "the log's ids do not follow")?;
+                let is_after_slot = record.transaction > slot.transaction;
+                let is_next = if is_after_slot { record.previous == newest } else { record.previous >= last };
+                require(is_next && record.transaction > record.previous, "the log's ids do not follow")?;
                 last = record.transaction;
                 log.records.push(record);
             }
@@ -227,20 +241,31 @@ impl Log {
         self.records.len()
     }
 
-    /// Id of the last transaction, and the time of its commit in microseconds.
-    pub(crate) fn last_commit(&self) -> Option<(u64, u64)> {
-        self.records.last().map(|record| (record.transaction, record.commit_time_micros))
+    /// Transactions later than the slot's that the log tells of.
+    pub(crate) fn transactions_after_slot(&self) -> usize {
+        self.records.iter().filter(|record| record.transaction > self.slot_transaction).count()
     }
 
-    /// Makes the changes of all records to the rows of the slot's version, table by table.
-    pub(crate) fn apply(&self, tables: &mut BTreeMap<String, Rows>) -> Result<()> {
-        for (name, changes) in self.records.iter().flat_map(|record| &record.tables) {
-            let Some(rows) = tables.get_mut(name) else { return corrupted("the log names a table that is not there") };
-            for (key, value) in changes {
-                match value {
-                    Some(value) => rows.insert(key.clone(), value.clone()),
-                    None => rows.remove(key),
-                };
+    /// Id of the last transaction after the slot's, and the time of its commit in microseconds.
+    pub(crate) fn last_commit(&self) -> Option<(u64, u64)> {
+        let last = self.records.last().filter(|record| record.transaction > self.slot_transaction);
+        last.map(|record| (record.transaction, record.commit_time_micros))
+    }
+
+    /// Makes the changes of all records to the rows of the slot's trees, as far as those lack them.
+    pub(crate) fn apply(&self, tables: &mut BTreeMap<String, Stored>) -> Result<()> {
+        for record in &self.records {
+            for (name, changes) in &record.tables {
+                let stored = tables.get_mut(name);
+                let is_after_slot = record.transaction > self.slot_transaction;
+                require(stored.is_some() || !is_after_slot, "the log names a table that is not there")?;
+                let Some(stored) = stored.filter(|stored| record.transaction > stored.folded) else { continue };
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => stored.rows.insert(key.clone(), value.clone()),
+                        None => stored.rows.remove(key),
+                    };
+                }
             }
         }
         Ok(())

@@ -33,7 +33,7 @@ impl Sample {
         let mut bench = Workbench::filled(builder);
         let mut n = 0;
         loop {
-            bench.direct(0);
+            bench.direct_for_all(0);
             let mut states = vec![bench.state()];
             let generation = Opened::new(bench.copy()).unwrap().slot.generation;
             while states.len() <= groups {
@@ -52,6 +52,34 @@ impl Sample {
             }
             let opened = Opened::new(bench.copy()).unwrap();
             if opened.slot.generation == generation {
+                return Self::of(&bench, states);
+            }
+        }
+    }
+
+    /// A copy whose log has three groups from before the slot, which made trees of one of their tables, and one from after it.
+    fn with_older_groups(builder: Builder) -> Self {
+        let mut bench = Workbench::filled(builder);
+        loop {
+            bench.direct_for_all(0);
+            let opened = Opened::new(bench.copy()).unwrap();
+            let mut states = vec![bench.state()];
+            for n in [3, 5] {
+                bench.commit(|bench, tx| {
+                    bench.put(tx, "words", &[n; 12], b"in the slot's trees");
+                    bench.put(tx, "long", &[n; 12], b"in the log alone");
+                });
+                states.push(bench.state());
+            }
+            bench.commit(|bench, tx| bench.remove(tx, "words", &[5; 12]));
+            bench.direct(7);
+            states.push(bench.state());
+            bench.commit(|bench, tx| bench.put(tx, "words", &[5; 12], b"after the slot"));
+            states.push(bench.state());
+            let after = Opened::new(bench.copy()).unwrap();
+            if after.slot.generation == opened.slot.generation + 1 && after.slot.log == opened.slot.log {
+                let log = after.log.as_ref().unwrap();
+                assert_eq!((log.transactions(), log.transactions_after_slot()), (4, 1));
                 return Self::of(&bench, states);
             }
         }
@@ -240,22 +268,43 @@ fn groups_of_an_earlier_segment_mean_nothing() {
 #[test]
 fn logs_with_forged_fields_and_matching_sums_are_judged_as_by_the_crate() {
     for builder in builders() {
-        let sample = Sample::new(builder, 2);
-        let last = sample.last();
-        let mut served = [0, 0];
-        for group in &sample.groups {
-            for offset in group.clone().filter(|offset| !(32..64).contains(&(offset - group.start))) {
-                for bit in [1, 0x80] {
-                    let mut forged = Sample { bytes: sample.bytes.clone(), ..sample_like(&sample) };
-                    forged.bytes[offset] ^= bit;
-                    forged.reseal();
-                    let what = format!("bit {bit:02x} at {} of {group:?}, last is {last:?}", offset - group.start);
-                    let found = assert_reader_agrees(&forged.builder, &forged.bytes, &what);
-                    served[usize::from(found.is_some())] += 1;
-                }
+        assert_forged_fields_are_judged_alike(&Sample::new(builder.clone(), 2));
+        assert_forged_fields_are_judged_alike(&Sample::with_older_groups(builder));
+    }
+}
+
+fn assert_forged_fields_are_judged_alike(sample: &Sample) {
+    let last = sample.last();
+    let mut served = [0, 0];
+    for group in &sample.groups {
+        for offset in group.clone().filter(|offset| !(32..64).contains(&(offset - group.start))) {
+            for bit in [1, 0x80] {
+                let mut forged = Sample { bytes: sample.bytes.clone(), ..sample_like(sample) };
+                forged.bytes[offset] ^= bit;
+                forged.reseal();
+                let what = format!("bit {bit:02x} at {} of {group:?}, last is {last:?}", offset - group.start);
+                let found = assert_reader_agrees(&forged.builder, &forged.bytes, &what);
+                served[usize::from(found.is_some())] += 1;
             }
         }
-        assert!(served.iter().all(|count| *count > 50), "{served:?} were refused and served");
+    }
+    assert!(served.iter().all(|count| *count > 50), "{served:?} were refused and served");
+}
+
+#[test]
+fn records_older_than_the_slot_count_for_the_tables_that_it_did_not_make_trees_of() {
+    for builder in builders() {
+        let sample = Sample::with_older_groups(builder);
+        let mut bytes = sample.bytes.clone();
+        sample.assert_judged(&bytes, Some(4), "as written");
+        bytes[sample.last()].fill(0);
+        sample.assert_judged(&bytes, Some(3), "without the record after the slot");
+        // All groups before the last were durable by then.
+        for group in &sample.groups[..3] {
+            let mut bytes = sample.bytes.clone();
+            bytes[group.end - 1] ^= 1;
+            sample.assert_judged(&bytes, None, "a damaged record from before the slot");
+        }
     }
 }
 

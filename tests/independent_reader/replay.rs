@@ -5,7 +5,7 @@
 use super::blocks::{Note, Opened};
 use super::bytes::Result;
 use super::catalog::{Contents, read};
-use super::log::Rows;
+use super::log::{Log, Rows};
 use super::tree::RunKind;
 use super::types::Datum;
 use cowslip::{
@@ -94,6 +94,22 @@ pub(crate) struct Model {
     numbers: BTreeMap<i64, u64>,
 }
 
+impl Model {
+    fn state(&self) -> State {
+        let bytes = |bytes: &Vec<u8>| Datum::from(bytes.as_slice());
+        let mut state: State = (self.bytes.iter())
+            .map(|(name, rows)| {
+                ((*name).to_owned(), rows.iter().map(|(key, value)| (bytes(key), bytes(value))).collect())
+            })
+            .collect();
+        if !self.numbers.is_empty() {
+            let rows = self.numbers.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+            state.insert("numbers".to_owned(), rows.collect());
+        }
+        state
+    }
+}
+
 /// An open database, the rows that its last acknowledged commit left, and the way to a copy of its file.
 pub(crate) struct Workbench {
     _folder: tempfile::TempDir,
@@ -157,22 +173,21 @@ impl Workbench {
         tx.commit().unwrap();
     }
 
+    /// The same for every table that small commits are laid over: the log goes on without a record that anybody needs.
+    pub(crate) fn direct_for_all(&mut self, n: u32) {
+        let mut tx = self.db.begin_write().unwrap();
+        tx.set_two_phase_commit(true);
+        self.put(&tx, "words", &n.to_be_bytes().repeat(3), b"direct");
+        self.put(&tx, "long", b"direct", b"");
+        tx.commit().unwrap();
+    }
+
     pub(crate) fn copy(&self) -> Vec<u8> {
         fs::read(&self.path).unwrap()
     }
 
     pub(crate) fn state(&self) -> State {
-        let bytes = |bytes: &Vec<u8>| Datum::from(bytes.as_slice());
-        let mut state: State = (self.model.bytes.iter())
-            .map(|(name, rows)| {
-                ((*name).to_owned(), rows.iter().map(|(key, value)| (bytes(key), bytes(value))).collect())
-            })
-            .collect();
-        if !self.model.numbers.is_empty() {
-            let rows = self.model.numbers.iter().map(|(key, value)| ((*key).into(), (*value).into()));
-            state.insert("numbers".to_owned(), rows.collect());
-        }
-        state
+        self.model.state()
     }
 
     /// Closes the database and opens it again.
@@ -263,7 +278,7 @@ fn assert_every_commit_is_in_a_copy(builder: Builder, rounds: u32) {
 fn what_opening_makes_of_a_log_reads_back_from_the_file() {
     for builder in [Database::builder(), Database::builder().test_geometry(512, 512, 64)] {
         let mut bench = Workbench::filled(builder);
-        let mut replayed = 0;
+        let (mut replayed, mut continued) = (0, 0);
         for round in 0..40 {
             step(&mut bench, round);
             let before = Opened::new(bench.copy()).unwrap();
@@ -271,27 +286,37 @@ fn what_opening_makes_of_a_log_reads_back_from_the_file() {
             let path = folder.path().join("copy.db");
             fs::write(&path, &before.bytes).unwrap();
             let db = bench.builder.open(&path).unwrap();
-            let after = Opened::new(fs::read(&path).unwrap()).unwrap();
+            let copy = || Opened::new(fs::read(&path).unwrap()).unwrap();
             let (transaction, commit_time) = before.last_commit();
-            assert_eq!(after.last_commit(), (transaction, commit_time), "round {round}");
-            assert!(own_state(&after.bytes).unwrap().0 == bench.state(), "round {round}");
-            if before.log.is_some_and(|log| log.transactions() > 0) {
-                replayed += 1;
-                assert_eq!((after.slot.log, after.slot.transaction), (None, transaction));
-                assert_eq!(after.slot.generation, before.slot.generation + 1);
-            } else {
-                assert_eq!(after.slot, before.slot);
-            }
+            // What the log tells stays there: slot and log serve as they are.
+            assert!(copy().bytes == before.bytes, "round {round}: opening wrote something");
+            let found = stored_rows(&db).unwrap();
+            assert!(bench.model.bytes.iter().all(|(name, rows)| found[*name] == *rows), "round {round}");
+            assert!(own_state(&before.bytes).unwrap().0 == bench.state(), "round {round}");
+            let records = before.log.as_ref().map_or(0, Log::transactions);
+            replayed += u32::from(records > 0);
             // The next session's commits are on top of it, with ids that no lost commit can have had.
-            let tx = db.begin_write().unwrap();
-            tx.open_table(table("words")).unwrap().insert(b"new".as_slice(), b"session".as_slice()).unwrap();
-            tx.commit().unwrap();
-            let state = &own_state(&fs::read(&path).unwrap()).unwrap().0;
-            assert_eq!(state["words"].len(), bench.state()["words"].len() + 1);
-            let (next, _) = Opened::new(fs::read(&path).unwrap()).unwrap().last_commit();
-            assert_eq!(next, transaction + (1 << 24));
+            let mut model = bench.model.clone();
+            for (commits, key) in [b"new".as_slice(), b"session"].into_iter().enumerate() {
+                let tx = db.begin_write().unwrap();
+                tx.open_table(table("words")).unwrap().insert(key, b"made".as_slice()).unwrap();
+                tx.commit().unwrap();
+                let after = copy();
+                model.bytes.get_mut("words").unwrap().insert(key.to_vec(), b"made".to_vec());
+                assert!(own_state(&after.bytes).unwrap().0 == model.state(), "round {round}");
+                let (next, next_commit_time) = after.last_commit();
+                assert_eq!(next, transaction + (1 << 24) + commits as u64);
+                assert!(next_commit_time > commit_time);
+                let Some(log) = after.log.filter(|_| after.slot == before.slot) else { continue };
+                // The log goes on behind its last record.
+                continued += u32::from(records > 0);
+                assert_eq!(log.transactions(), records + 1 + commits, "round {round}");
+                let groups = &before.log.as_ref().unwrap().groups;
+                assert_eq!((&log.groups[..groups.len()], log.groups.len()), (&groups[..], groups.len() + 1 + commits));
+            }
         }
         assert!((10..40).contains(&replayed), "{replayed} of 40 copies were replayed");
+        assert!(continued >= 10, "the log went on in {continued} commits");
     }
 }
 
@@ -363,4 +388,39 @@ fn a_file_without_records_reads_as_its_slot_says() {
     let third = Opened::new(bench.assert_copy("the first record")).unwrap();
     assert_eq!(third.slot, second.slot);
     assert_eq!(third.log.map(|log| log.transactions()), Some(1));
+}
+
+#[test]
+fn records_of_a_name_are_not_those_of_the_table_that_takes_it_over() {
+    for (deletes, creates) in [(false, false), (true, false), (true, true)] {
+        let mut bench = Workbench::filled(Database::builder());
+        bench.commit(|bench, tx| bench.put(tx, "passing", &[9; 12], b"the other table"));
+        // A log is begun.
+        bench.small(1);
+        bench.direct_for_all(1);
+        // Only the log tells of these.
+        bench.commit(|bench, tx| {
+            bench.put(tx, "words", &[1; 12], b"still in the log");
+            bench.put(tx, "long", b"from before", b"the name was another table's");
+        });
+        bench.commit(|bench, tx| {
+            if deletes {
+                tx.delete_table(table("long")).unwrap();
+            } else {
+                tx.rename_table(table("long"), table("away")).unwrap();
+                bench.model.bytes.insert("away", bench.model.bytes["long"].clone());
+            }
+            bench.model.bytes.remove("long");
+            if creates {
+                bench.put(tx, "long", b"born", b"again");
+            } else {
+                tx.rename_table(table("passing"), table("long")).unwrap();
+                let rows = bench.model.bytes.remove("passing").unwrap();
+                bench.model.bytes.insert("long", rows);
+            }
+        });
+        let log = Opened::new(bench.copy()).unwrap().log.unwrap();
+        assert_eq!((log.transactions(), log.transactions_after_slot()), (1, 0));
+        bench.assert_copy(if deletes { "a deleted table's name" } else { "a renamed table's name" });
+    }
 }

@@ -120,6 +120,29 @@ fn a_panic_between_two_rows_of_an_extraction_leaves_the_table_whole() {
     }
 }
 
+/// A long value makes a table a tree of the transaction: its rows are no longer laid over the tree of the version before.
+fn make_tree(table: &mut RowsTable<'_>) {
+    table.insert(u64::MAX, &vec![0; 70_000][..]).unwrap();
+    table.remove(u64::MAX).unwrap().unwrap();
+}
+
+#[test]
+fn an_extraction_of_few_rows_that_is_forgotten_removes_what_it_returned() {
+    for (db, mut model) in filled(400) {
+        let tx = db.begin_write().unwrap();
+        let mut table = tx.open_table(ROWS).unwrap();
+        let mut half = table.extract_if(|key, _| key.is_multiple_of(2)).unwrap();
+        for step in 0..30 {
+            let next = if step % 3 == 0 { half.next_back() } else { half.next() };
+            assert!(model.remove(&owned(next.unwrap()).0).is_some());
+        }
+        std::mem::forget(half);
+        assert!(held(&table) == model);
+        drop(table);
+        commit_to(&db, tx, &model);
+    }
+}
+
 #[test]
 fn an_extraction_that_is_forgotten_half_way_poisons_the_transaction() {
     const OTHER: TableDefinition<u64, u64> = TableDefinition::new("other");
@@ -129,6 +152,7 @@ fn an_extraction_that_is_forgotten_half_way_poisons_the_transaction() {
             let tx = db.begin_write().unwrap();
             tx.open_table(OTHER).unwrap().insert(1, steps).unwrap();
             let mut table = tx.open_table(ROWS).unwrap();
+            make_tree(&mut table);
             if is_dirty {
                 table.insert(90, &b"dirty"[..]).unwrap();
             }

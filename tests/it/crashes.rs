@@ -1,7 +1,7 @@
 //! Power cuts at every operation of small histories: the state found is exactly one commit, none older than the last
 //! acknowledged one.
 
-use crate::fixture::{Model, assert_sound, closed_tiny, put, put_by_slot, rows, set, tiny, unset};
+use crate::fixture::{Model, assert_sound, closed_tiny, put, put_by_slot, rows, set, tiny, unset, value};
 use cowslip::sim::{CrashPlan, OperationKind, SimDisk};
 use cowslip::{Database, DatabaseError, OpenNote};
 
@@ -166,10 +166,11 @@ fn torn() -> (Vec<u8>, Model) {
     let mut model = Model::new();
     let db = tiny().create_with_storage(disk.clone()).unwrap();
     for round in 0..3 {
-        set(&db, &mut model, 0..20, round, 30);
+        put_by_slot(&db, 0..20, round, 30);
     }
+    model.extend((0..20).map(|key| (key, value(key, 2, 30))));
     let before = disk.next_operation();
-    put(&db, 0..20, 9, 30).unwrap();
+    put_by_slot(&db, 0..20, 9, 30);
     let slot = disk.operations().iter().filter(|operation| operation.number >= before).find_map(|operation| {
         let OperationKind::Write { offset: offset @ (4096 | 8192), .. } = operation.kind else { return None };
         Some(offset)

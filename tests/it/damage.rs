@@ -121,7 +121,7 @@ fn other_format_versions_and_unknown_features_are_named() {
         let error = tiny().open_with_storage(SharedBytes::of(image)).unwrap_err();
         let named = matches!(
             error,
-            DatabaseError::UnsupportedVersion { found: 9, supported: 3 } | DatabaseError::UnsupportedFeatures(_)
+            DatabaseError::UnsupportedVersion { found: 9, supported: 4 } | DatabaseError::UnsupportedFeatures(_)
         );
         assert!(named, "{error}");
     }

@@ -116,6 +116,40 @@ fn r15_ids_that_only_memory_knew_do_not_come_back_in_the_next_session() {
 }
 
 #[test]
+fn r15_ids_that_readers_saw_do_not_come_back_over_a_session_that_only_opens_and_closes() {
+    let (disk, db, _) = started(&tiny());
+    let seen = (0..50).map(|round| set_as(&db, Durability::None, 1, round, 30)).max().unwrap();
+    let mut disk = disk.crash_image(&CrashPlan::nothing(disk.next_operation()));
+    for _ in 0..3 {
+        tiny().open_with_storage(disk.clone()).unwrap().close().unwrap();
+        disk = disk.restart_process();
+        let db = tiny().open_with_storage(disk.clone()).unwrap();
+        assert_eq!(db.open_notes().len(), 0, "the file was closed");
+        drop(db);
+    }
+    let db = tiny().open_with_storage(disk.clone()).unwrap();
+    let next = set_as(&db, Durability::None, 1, 0, 30);
+    assert!(next > seen, "{next} was given to another transaction before the crash, which gave up to {seen}");
+    db.close().unwrap();
+    let db = tiny().open_with_storage(disk.restart_process()).unwrap();
+    assert_eq!(set_as(&db, Durability::None, 1, 0, 30), next + 1, "those that were seen are passed once");
+}
+
+#[test]
+fn r15_the_first_id_after_a_crash_is_durable_before_it_is_seen_also_without_a_log() {
+    let (mut disk, db, _) = started(&tiny());
+    db.compact().unwrap();
+    let mut seen = set_as(&db, Durability::None, 1, 0, 30);
+    for round in 1..4 {
+        disk = disk.crash_image(&CrashPlan::nothing(disk.next_operation()));
+        let db = tiny().open_with_storage(disk.clone()).unwrap();
+        let id = set_as(&db, Durability::None, 1, round, 30);
+        assert!(id > seen, "{id} was given to another transaction before the crash, which gave up to {seen}");
+        seen = id;
+    }
+}
+
+#[test]
 fn r18_what_waits_stays_within_its_share_of_the_budget() {
     let disk = SimDisk::new();
     let db = Builder::new().cache_bytes_max(4 << 20).create_with_storage(disk.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! The frozen file of format version 2: written once, by `cargo xtask freeze`, and never again.
+//! The frozen file of format version 4: written once, by `cargo xtask freeze`, and never again.
 //!
 //! Invariant: every later release of this format reads it, row by row, and writes to it.
 
@@ -28,7 +28,7 @@ impl Newtype for OrderId {
 }
 
 fn frozen() -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/format/v3.cowslip");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/format/v4.cowslip");
     std::fs::read(path).unwrap()
 }
 
@@ -88,7 +88,7 @@ fn expect_contents(db: &Database) {
 }
 
 #[test]
-fn the_frozen_file_of_version_3_has_exactly_its_rows_and_can_be_written_to() {
+fn the_frozen_file_of_version_4_has_exactly_its_rows_and_can_be_written_to() {
     let bytes = frozen();
     let storage = SharedBytes::of(bytes.clone());
     let db = Builder::new().open_read_only_with_storage(storage.clone()).unwrap();
@@ -136,7 +136,7 @@ fn with_version(version: u32, copies: &[usize]) -> Vec<u8> {
 #[test]
 fn a_file_of_another_version_is_an_error_that_names_both_versions_and_changes_nothing() {
     for (version, copies) in
-        [(4, &[0, 1, 2][..]), (2, &[0, 1, 2]), (0, &[0, 1, 2]), (u32::MAX, &[0]), (4, &[1]), (2, &[2])]
+        [(5, &[0, 1, 2][..]), (3, &[0, 1, 2]), (0, &[0, 1, 2]), (u32::MAX, &[0]), (5, &[1]), (3, &[2])]
     {
         let bytes = with_version(version, copies);
         let storage = SharedBytes::of(bytes.clone());
@@ -147,14 +147,14 @@ fn a_file_of_another_version_is_an_error_that_names_both_versions_and_changes_no
         ] {
             let error = outcome.unwrap_err();
             assert!(
-                matches!(error, DatabaseError::UnsupportedVersion { found, supported: 3 } if found == version),
+                matches!(error, DatabaseError::UnsupportedVersion { found, supported: 4 } if found == version),
                 "{error}"
             );
-            let text = format!("the file has format version {version}, this release reads version 3");
+            let text = format!("the file has format version {version}, this release reads version 4");
             assert_eq!(error.to_string(), text);
             assert!(!error.is_corruption());
         }
         assert!(storage.image() == bytes);
     }
-    assert!(with_version(3, &[0, 1, 2]) == frozen(), "the digests are those of the format");
+    assert!(with_version(4, &[0, 1, 2]) == frozen(), "the digests are those of the format");
 }

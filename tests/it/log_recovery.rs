@@ -5,8 +5,8 @@ use crate::fixture::{Model, SharedBytes, assert_sound, put, rows, set, tiny};
 use crate::log::{
     UNIT, cut, found_in, groups, is_logged, log_commits, logging, newest_slot, segment, u64_at, without_records,
 };
-use cowslip::sim::{CrashPlan, Fault, SimDisk};
-use cowslip::{Builder, Clock, DatabaseError, TransactionError};
+use cowslip::sim::{CrashPlan, Fault, OperationKind, SimDisk};
+use cowslip::{Builder, Clock, TransactionError};
 use std::io::ErrorKind;
 
 #[test]
@@ -18,11 +18,12 @@ fn r4_a_crash_at_every_operation_of_a_replay_leaves_the_same_rows() {
     let disk = SimDisk::from_bytes(&image);
     let id = db.begin_read().unwrap().id();
     let recovered = tiny().open_with_storage(disk.clone()).unwrap();
-    let replayed = disk.next_operation();
+    let writes = |kind| matches!(kind, OperationKind::Write { .. } | OperationKind::Preallocate { .. });
+    assert!(!disk.operations().iter().any(|operation| writes(operation.kind)), "opening only reads");
     recovered.close().unwrap();
     let mut operations = 0;
     for operation in 1..=disk.next_operation() {
-        operations += usize::from(operation < replayed);
+        operations += 1;
         let plans = disk.crash_plans(operation).take(40).chain((0..6).map(|seed| CrashPlan::seeded(operation, seed)));
         for plan in plans.chain([CrashPlan::nothing(operation), CrashPlan::everything(operation)]) {
             let again = disk.crash_image(&plan);
@@ -30,8 +31,6 @@ fn r4_a_crash_at_every_operation_of_a_replay_leaves_the_same_rows() {
             assert!(rows(&db).unwrap() == model, "{plan:?}");
             assert_eq!(db.begin_read().unwrap().id(), id, "{plan:?}");
             assert_sound(&db);
-            // The slot that the replay wrote names no log, so that nothing is applied twice.
-            assert_eq!(segment(&again.image()), None, "{plan:?}");
         }
     }
     assert!(operations > 6, "{operations}");
@@ -63,7 +62,7 @@ fn r4_an_opening_that_fails_on_its_way_leaves_the_log_to_the_next_one() {
             }
         }
     }
-    assert!(failed > 20, "{failed}");
+    assert!(failed > 5, "{failed}");
     assert!(lost.is_empty(), "acknowledged commits are lost after {lost:?}");
 }
 
@@ -84,9 +83,8 @@ fn long_log() -> (Builder, Vec<u8>, Model) {
     (builder, image, model)
 }
 
-/// Openings for whose replay the disk was too full: why each failed, and whether the next one found every commit.
-fn full_openings() -> Vec<(DatabaseError, bool)> {
-    let mut found = Vec::new();
+#[test]
+fn r4_a_disk_on_which_nothing_more_fits_is_recovered() {
     for count in 60..100 {
         let (disk, db, mut model) = logging(&tiny(), 0..count, 40);
         db.compact().unwrap();
@@ -100,27 +98,14 @@ fn full_openings() -> Vec<(DatabaseError, bool)> {
         image.truncate(UNIT * usize::try_from(u64_at(&image, newest_slot(&image) + 432)).unwrap());
         let disk = SimDisk::from_bytes(&image);
         disk.set_capacity_bytes(image.len() as u64);
-        let outcome = tiny().open_with_storage(disk.clone());
+        let db = tiny().open_with_storage(disk.clone()).unwrap();
+        assert!(rows(&db).unwrap() == model, "{count} rows");
+        assert_sound(&db);
+        drop(db);
         disk.set_capacity_bytes(u64::MAX);
-        if let Err(error) = outcome {
-            let again = tiny().open_with_storage(disk.restart_process()).unwrap();
-            assert_sound(&again);
-            found.push((error, rows(&again).unwrap() == model));
-        }
-    }
-    assert!(!found.is_empty(), "no replay needed more than there was");
-    found
-}
-
-#[test]
-fn r4_a_disk_that_is_too_full_for_the_replay_loses_nothing() {
-    assert!(full_openings().iter().all(|(_, is_kept)| *is_kept), "acknowledged commits are lost");
-}
-
-#[test]
-fn r4_a_replay_for_which_the_disk_is_too_full_says_so() {
-    for (error, _) in full_openings() {
-        assert!(error.is_out_of_space(), "{error}");
+        let again = tiny().open_with_storage(disk.restart_process()).unwrap();
+        assert!(rows(&again).unwrap() == model, "{count} rows, after it could not be closed for want of room");
+        assert_sound(&again);
     }
 }
 
@@ -235,6 +220,7 @@ fn r16_id_and_time_of_the_last_record_survive_the_replay() {
     let crashed = SimDisk::from_bytes(&image);
     let recovered = tiny().clock(Still(9_000_000)).open_with_storage(crashed.clone()).unwrap();
     assert_eq!(recovered.begin_read().unwrap().id(), id);
+    recovered.close().unwrap();
     let image = [image, crashed.image()];
     let [old, new] = [slot, newest_slot(&image[1])].map(|slot| (slot + 16, slot + 24));
     assert_eq!(u64_at(&image[1], new.0), id.get());
@@ -287,20 +273,14 @@ fn r19_a_log_behind_a_damaged_header_is_shown_and_kept_until_the_header_is_repai
 }
 
 #[test]
-fn r19_a_log_that_exceeds_the_memory_of_a_read_only_opening_is_an_error_that_writes_nothing() {
+fn r19_a_long_log_is_shown_by_a_read_only_opening_with_any_budget() {
     let (builder, image, model) = long_log();
-    let mut outcomes = [0; 2];
     for cache_bytes_max in [0, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20] {
         let crashed = SimDisk::from_bytes(&image);
         let opened = builder.clone().cache_bytes_max(cache_bytes_max).open_read_only_with_storage(crashed.clone());
-        outcomes[usize::from(opened.is_ok())] += 1;
-        match opened {
-            Ok(db) => assert!(rows(&db).unwrap() == model, "{cache_bytes_max}"),
-            Err(error) => assert!(!error.is_corruption(), "{cache_bytes_max}: {error}"),
-        }
+        assert!(rows(&opened.unwrap()).unwrap() == model, "{cache_bytes_max}");
         assert!(crashed.operations().is_empty() && crashed.image() == image);
         let db = builder.clone().cache_bytes_max(cache_bytes_max).open_with_storage(crashed).unwrap();
         assert!(rows(&db).unwrap() == model, "a writer with {cache_bytes_max} bytes recovers it");
     }
-    assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
 }

@@ -2,7 +2,7 @@
 
 use crate::fixture::{Model, ROWS, Random, SharedBytes, assert_sound, put, put_by_slot, rows, set, tiny, unset, value};
 use crate::log::{is_slot, newest_slot, u64_at};
-use cowslip::sim::{CrashPlan, SimDisk};
+use cowslip::sim::{CrashPlan, OperationKind, SimDisk};
 use cowslip::{Builder, CommitError, Database, Error, ReadTransaction, Table, TableDefinition};
 use std::collections::BTreeMap;
 
@@ -305,7 +305,12 @@ fn every_verb_that_changes_a_few_rows_is_logged() {
         put_by_slot(&db, 9..10, 1, 10);
         let from = disk.next_operation();
         db.update(|tx| verb(&mut tx.open_table(ROWS)?)).unwrap();
-        if slots(&disk, from) > 0 || disk.next_operation() != from + 1 {
+        let operations = disk.operations();
+        let asked = operations.iter().filter(|operation| operation.number >= from);
+        // The file may grow ahead of what will be written later.
+        if slots(&disk, from) > 0
+            || asked.filter(|it| !matches!(it.kind, OperationKind::Preallocate { .. })).count() != 1
+        {
             direct.push(name);
         }
         let crashed = disk.crash_image(&CrashPlan::nothing(disk.next_operation()));

@@ -38,6 +38,8 @@ mod gated;
 #[cfg(test)]
 mod input;
 #[cfg(test)]
+mod laid_over;
+#[cfg(test)]
 mod lifetimes;
 #[cfg(test)]
 mod limit;
@@ -53,6 +55,16 @@ mod log_rows;
 mod merges;
 #[cfg(test)]
 mod observer;
+#[cfg(test)]
+mod overlay;
+#[cfg(test)]
+mod overlay_crashes;
+#[cfg(test)]
+mod overlay_room;
+#[cfg(test)]
+mod overlay_sweeps;
+#[cfg(test)]
+mod overlay_threads;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]

@@ -20,17 +20,21 @@ fn len_of(key: u64) -> usize {
 
 /// Sets 300 keys out of order and removes others, of which some are there.
 fn churn(db: &Database) -> Result<(), Error> {
-    db.update(|tx| {
-        let mut table = tx.open_table(ROWS)?;
-        for number in 0..300_u64 {
-            let key = number * 7919 % 300;
-            table.put(key, &value(key, 9, len_of(key))[..])?;
-            if number.is_multiple_of(3) {
-                table.delete(number * 31 % 400)?;
-            }
+    let tx = db.begin_write()?;
+    let mut table = tx.open_table(ROWS)?;
+    // A long value makes the table a tree of the transaction, which what is buffered is merged into.
+    table.insert(1000, &[0; 70_000][..])?;
+    table.remove(1000)?;
+    for number in 0..300_u64 {
+        let key = number * 7919 % 300;
+        table.put(key, &value(key, 9, len_of(key))[..])?;
+        if number.is_multiple_of(3) {
+            table.delete(number * 31 % 400)?;
         }
-        Ok(())
-    })
+    }
+    drop(table);
+    tx.commit()?;
+    Ok(())
 }
 
 fn churned(model: &mut Model) {

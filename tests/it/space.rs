@@ -70,9 +70,10 @@ fn r5_bitmaps_on_disk_record_pages_that_only_readers_hold_as_free() {
     let disk = SimDisk::new();
     let db = tiny().create_with_storage(disk.clone()).unwrap();
     let mut model = Model::new();
-    set(&db, &mut model, 0..200, 1, 60);
+    put_by_slot(&db, 0..200, 1, 60);
     let reader = db.begin_read().unwrap();
-    set(&db, &mut model, 0..200, 2, 60);
+    put_by_slot(&db, 0..200, 2, 60);
+    model.extend((0..200).map(|key| (key, value(key, 2, 60))));
     let alive = db.check_integrity().unwrap();
     assert!(alive.pending_units > 20, "the reader holds pages: {alive:?}");
     // The account after a crash has no pending pages, so it holds only if the reader's pages were recorded free.
@@ -124,7 +125,8 @@ fn r3_pages_of_the_durable_slot_and_of_pins_are_never_written_over() {
     let first = (db.begin_read().unwrap(), model.clone());
     for round in 1..12 {
         let (from, before) = (disk.next_operation(), model.clone());
-        set(&db, &mut model, round * 5..round * 5 + 30, round, 40);
+        put_by_slot(&db, round * 5..round * 5 + 30, round, 40);
+        model.extend((round * 5..round * 5 + 30).map(|key| (key, value(key, round, 40))));
         // Everything of the commit but its slot and block 0 landed: the commit before must be whole underneath.
         let slot = disk.operations().iter().find_map(|operation| match operation.kind {
             OperationKind::Write { offset: 4096 | 8192, .. } if operation.number >= from => Some(operation.number),

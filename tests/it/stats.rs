@@ -32,25 +32,31 @@ fn end_in_every_way(storage: impl Storage) {
     .unwrap();
     assert_eq!(commits(&db), [0, 1, 0, 0, 0], "a large transaction");
     put(&db, 0..20, 0, 30).unwrap();
-    put(&db, 1..2, 1, 30).unwrap();
-    assert_eq!(commits(&db), [0, 3, 0, 0, 0], "one that makes a table, and one that finds no log");
-    for round in 0..7 {
-        put(&db, 1..2, round, 30).unwrap();
-    }
-    assert_eq!(commits(&db), [6, 4, 0, 0, 0], "the log has room for three, and is longer then");
-    let mut tx = db.begin_write().unwrap();
-    tx.set_durability(Durability::None).unwrap();
-    tx.open_table(ROWS).unwrap().insert(3, &b"three"[..]).unwrap();
-    tx.commit().unwrap();
-    assert_eq!(commits(&db), [6, 4, 1, 0, 0]);
+    assert_eq!(commits(&db), [0, 2, 0, 0, 0], "one that makes a table");
+    let put_without_waiting = |key| {
+        let mut tx = db.begin_write().unwrap();
+        tx.set_durability(Durability::None).unwrap();
+        tx.open_table(ROWS).unwrap().insert(key, &b"three"[..]).unwrap();
+        tx.commit().unwrap();
+    };
+    put_without_waiting(3);
+    assert_eq!(commits(&db), [0, 2, 1, 0, 0], "there is no log, and nobody asks for one");
     let before = db.stats().checkpoints.finished;
     db.sync().unwrap();
     assert_eq!(db.stats().checkpoints.finished, before + 1);
+    put(&db, 1..2, 1, 30).unwrap();
+    assert_eq!(commits(&db), [0, 3, 1, 0, 0], "one that finds no log");
+    for round in 0..7 {
+        put(&db, 1..2, round, 30).unwrap();
+    }
+    assert_eq!(commits(&db), [6, 4, 1, 0, 0], "the log has room for three, and is longer then");
+    put_without_waiting(3);
+    assert_eq!(commits(&db), [7, 4, 1, 0, 0], "it is recorded, and written with the next one");
     put_by_slot(&db, 1..2, 9, 30);
-    assert_eq!(commits(&db), [6, 5, 1, 0, 0]);
+    assert_eq!(commits(&db), [7, 5, 1, 0, 0]);
     db.begin_write().unwrap().commit().unwrap();
     db.begin_read().unwrap();
-    assert_eq!(commits(&db), [6, 5, 1, 1, 0]);
+    assert_eq!(commits(&db), [7, 5, 1, 1, 0]);
     db.begin_write().unwrap().abort().unwrap();
     drop(db.begin_write().unwrap());
     db.update(|tx| {
@@ -64,9 +70,9 @@ fn end_in_every_way(storage: impl Storage) {
         table.retain(|_, _| panic!("a predicate panics")).unwrap();
     }));
     assert!(panicked.is_err());
-    assert_eq!(commits(&db), [6, 5, 1, 1, 4]);
+    assert_eq!(commits(&db), [7, 5, 1, 1, 4]);
     let stats = db.stats();
-    assert_eq!((stats.commits.total(), stats.transaction), (12, db.begin_read().unwrap().id()));
+    assert_eq!((stats.commits.total(), stats.transaction), (13, db.begin_read().unwrap().id()));
     assert!(!stats.is_poisoned && stats.events_dropped == 0);
     db.close().unwrap();
 }
@@ -244,8 +250,10 @@ fn every_sync_and_every_log_write_is_counted() {
         assert_eq!(db.stats().sync_micros.count(), disk.stats().syncs);
     });
     let stats = db.stats();
-    assert_eq!(stats.log_write_micros.count(), stats.commits.log, "one thread does not share writes");
-    assert_eq!((stats.log_write_commits.sum(), stats.log_write_commits.max()), (stats.commits.log, 1));
+    // Those that wait for nothing are written with others, the last of them at the end.
+    assert!(stats.log_write_micros.count() <= stats.commits.log);
+    db.sync().unwrap();
+    assert_eq!(db.stats().log_write_commits.sum(), stats.commits.log);
     assert!(stats.log_write_micros.percentile(50.0) <= stats.log_write_micros.max());
 }
 

@@ -6,6 +6,7 @@ use super::{assert_clean, assert_complains};
 /// Folder and number of every layer.
 pub(crate) const LAYERS: &[(&str, u8)] = &[
     ("base", 0),
+    ("delta", 1),
     ("io", 1),
     ("pages", 2),
     ("btree", 3),

@@ -43,11 +43,11 @@ impl Newtype for OrderId {
 
 /// Runs the task.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let path = options.out.clone().unwrap_or_else(|| crate::workspace_root().join("tests/format/v3.cowslip"));
+    let path = options.out.clone().unwrap_or_else(|| crate::workspace_root().join("tests/format/v4.cowslip"));
     if path.exists() {
         return Err(format!("{} exists, and a frozen file never changes", path.display()).into());
     }
-    let builder = Builder::new().node_bytes(4096).clock(StoppedClock).test_identity(*b"frozen version 3");
+    let builder = Builder::new().node_bytes(4096).clock(StoppedClock).test_identity(*b"frozen version 4");
     let database = builder.create(&path)?;
     database.update(fill)?;
     database.update(thin)?;

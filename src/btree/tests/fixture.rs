@@ -16,7 +16,7 @@ use crate::pages::behind::Sealed;
 use crate::pages::header::{Format, GodByte};
 use crate::pages::layout::Layout;
 use crate::pages::store::PageStore;
-use crate::pages::version::{Pin, Pins, Version};
+use crate::pages::version::{Pin, Pins, Trees, Version};
 use crate::pages::writer::{Dead, PageWriter, Space};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -56,15 +56,11 @@ impl Db {
         let storage = MemoryStorage::new();
         storage.set_len(u64::from(Layout::FIXED_BYTES)).unwrap();
         let format = Format { layout, uuid: [7; 16], read_only_compatible: 0, compatible: 0 };
-        let god = GodByte { primary: 0, recovery_required: false, two_phase: true };
+        let god = GodByte { primary: 0, recovery_required: false, ids_seen: false };
         let end_units = u64::from(layout.header_units());
         let store = PageStore::new(Arc::new(storage), format, god, end_units, cache_bytes_max).unwrap();
-        let first = Version {
-            id: TransactionId::new(1),
-            commit_time_micros: 0,
-            data: TreeRoot::EMPTY,
-            forward: TreeRoot::EMPTY,
-        };
+        let (data, forward) = (TreeRoot::EMPTY, TreeRoot::EMPTY);
+        let first = Version::of_trees(Trees { made: TransactionId::new(1), data, forward }, 0);
         Self {
             store: Arc::new(store),
             space: Arc::new(Mutex::new(Allocator::create(layout))),
@@ -76,7 +72,7 @@ impl Db {
     pub(super) fn begin(&self) -> Txn {
         let base = self.pins.pin_published();
         let birth = base.version().id.next().unwrap();
-        let root = base.version().data;
+        let root = base.version().trees.data;
         self.space.lock().begin();
         let writer = Arc::new(PageWriter::new(Arc::clone(&self.store), Arc::clone(&self.space), base, birth));
         Txn { tree: TreeMut::new(Arc::clone(&writer), root), writer }
@@ -94,7 +90,7 @@ impl Db {
         self.space.lock().publish();
         self.pending.extend(writer.take_dead());
         let id = writer.birth();
-        self.pins.publish(Version { id, commit_time_micros: 0, data, forward: TreeRoot::EMPTY });
+        self.pins.publish(Version::of_trees(Trees { made: id, data, forward: TreeRoot::EMPTY }, 0));
         drop(writer);
         self.reclaim();
     }
@@ -120,7 +116,7 @@ impl Db {
     }
 
     pub(super) fn root(&self) -> TreeRoot {
-        self.pins.published().data
+        self.pins.published().trees.data
     }
 
     /// Checks the published tree and that the space is accounted for unit by unit.
@@ -129,10 +125,10 @@ impl Db {
         let epoch = self.store.enter();
         let pages = PinnedPages { store: &self.store, pin: &pin, epoch: &epoch };
         let mut reach = Reach::default();
-        let version = *pin.version();
+        let version = pin.version();
         let mut checker =
             Checker { pages: &pages, store: &self.store, pin: &pin, reach: &mut reach, birth_max: version.id };
-        let stats = checker.check(&version.data).unwrap();
+        let stats = checker.check(&version.trees.data).unwrap();
         for dead in &self.pending {
             reach.add(dead.run).unwrap();
         }
@@ -157,7 +153,7 @@ impl Db {
 pub(super) fn assert_pin_holds(store: &PageStore, pin: &Pin, model: &Model) {
     let epoch = store.enter();
     let pages = PinnedPages { store, pin, epoch: &epoch };
-    assert_rows(&pages, &pin.version().data, model);
+    assert_rows(&pages, &pin.version().trees.data, model);
 }
 
 pub(super) type Row = (Vec<u8>, Vec<u8>);

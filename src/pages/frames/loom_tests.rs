@@ -11,7 +11,7 @@ use crate::io::memory::MemoryStorage;
 use crate::pages::header::{Format, GodByte};
 use crate::pages::snapshot::Snapshot;
 use crate::pages::store::PageStore;
-use crate::pages::version::{Pins, Version};
+use crate::pages::version::{Pins, Trees, Version};
 use loom::thread;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicUsize;
@@ -231,12 +231,12 @@ fn loom_a_hold_that_comes_too_late_takes_no_other_away() {
 /// A snapshot of a store in memory, as whoever reads keeps it.
 fn snapshot() -> Arc<Snapshot> {
     let format = Format { layout: layout(), uuid: [1; 16], read_only_compatible: 0, compatible: 0 };
-    let god = GodByte { primary: 0, recovery_required: false, two_phase: true };
+    let god = GodByte { primary: 0, recovery_required: false, ids_seen: false };
     let end_units = u64::from(layout().header_units());
     let store = PageStore::new(Arc::new(MemoryStorage::new()), format, god, end_units, 4096).unwrap();
     prepare(store.frames());
-    let id = TransactionId::new(1);
-    let version = Version { id, commit_time_micros: 0, data: TreeRoot::EMPTY, forward: TreeRoot::EMPTY };
+    let trees = Trees { made: TransactionId::new(1), data: TreeRoot::EMPTY, forward: TreeRoot::EMPTY };
+    let version = Version::of_trees(trees, 0);
     Arc::new(Snapshot { store: Arc::new(store), pin: Pins::new(version).pin_published(), _owner: None })
 }
 

@@ -11,7 +11,7 @@ fn store() -> PageStore {
     storage.set_len(u64::from(Layout::FIXED_BYTES)).unwrap();
     let layout = Layout::new(512, 1, 64).unwrap();
     let format = Format { layout, uuid: [1; 16], read_only_compatible: 0, compatible: 0 };
-    let god = GodByte { primary: 0, recovery_required: false, two_phase: true };
+    let god = GodByte { primary: 0, recovery_required: false, ids_seen: false };
     PageStore::new(Arc::new(storage), format, god, u64::from(layout.header_units()), 1 << 20).unwrap()
 }
 

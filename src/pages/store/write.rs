@@ -104,7 +104,8 @@ impl PageStore {
 
     /// Writes bytes inside a run and makes them durable, and nothing else. The session is marked as open already.
     pub(crate) fn write_forced(&self, page: PageId, from: u64, bytes: &[u8]) -> Result<()> {
-        assert!(self.is_marked_open(), "a log is made by a commit, which opens the session");
+        // A log of the session before goes on, and the file may say that it was closed.
+        self.mark_open()?;
         let offset = self.layout().offset(page) + from;
         self.guarded("write", || self.storage.write_at(offset, &[IoSlice::new(bytes)], WriteMode::Forced))
     }
@@ -121,7 +122,7 @@ impl PageStore {
     ///
     /// Everything that the slot names must be durable already.
     pub(crate) fn flip(&self, index: u8, slot: &[u8; BLOCK_BYTES]) -> Result<()> {
-        let god = GodByte { primary: index, recovery_required: true, two_phase: true };
+        let god = GodByte { primary: index, recovery_required: true, ids_seen: false };
         self.write_block(slot_offset(index), slot)?;
         let mut session = self.session.lock();
         session.god = god;
@@ -186,14 +187,16 @@ impl PageStore {
         Ok(())
     }
 
-    /// Marks the session as closed, after its last write. A poisoned store writes nothing.
-    pub(crate) fn mark_closed(&self) -> Result<()> {
+    /// Marks the session as closed, after its last write, and says whether readers may have seen ids above that of the newest
+    /// slot. A poisoned store writes nothing.
+    pub(crate) fn mark_closed(&self, ids_seen: bool) -> Result<()> {
         let mut session = self.session.lock();
         if !session.marked_open || self.is_poisoned() {
             return Ok(());
         }
         self.sync()?; // the session's last writes, before the mark
         session.god.recovery_required = false;
+        session.god.ids_seen = ids_seen;
         self.write_block(0, &header::encode(&self.format, session.god))?;
         self.sync()?;
         session.marked_open = false;

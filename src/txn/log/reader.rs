@@ -6,8 +6,8 @@
 
 use super::group::{CHAIN_BYTES, HEADER_BYTES, Header};
 use super::record::Record;
-use super::room::{FIRST_UNIT, group_units};
-use super::segment;
+use super::room::{FIRST_UNIT, LogRoom, group_units};
+use super::{LogWriter, segment};
 use crate::base::codec::Decoder;
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
@@ -102,27 +102,35 @@ impl<'s> LogReader<'s> {
         Ok(None)
     }
 
-    /// Shows every record, in order, to `apply`.
-    pub(crate) fn replay(&mut self, slot: &Served, mut apply: impl FnMut(&Record<'_>) -> Result<()>) -> Result<()> {
+    /// Shows every record, in order, to `apply`, and returns the log as it goes on behind the last one.
+    pub(crate) fn replay(
+        &mut self,
+        slot: &Served,
+        mut apply: impl FnMut(&Record<'_>) -> Result<()>,
+    ) -> Result<(LogWriter, LogRoom)> {
         let (page, unit_bytes) = (self.segment.page, self.store.layout().unit_bytes());
         let LogStart { unit: mut next_unit, mut sequence, mut chain, .. } = self.start;
-        let mut last = slot.transaction;
+        // Records may be older than the slot, as far as its trees do not hold what they tell.
+        let mut last = TransactionId::ZERO;
         while let Some((unit, header)) = self.find(next_unit, sequence, &chain)? {
             let len = HEADER_BYTES as u64 + u64::from(header.body_bytes);
             let body = &self.bytes(self.bytes_before(unit), len)?[HEADER_BYTES..];
             let mut input = Decoder::new(body);
             for _ in 0..header.records {
                 let record = Record::take(&mut input)?;
-                if slot.is_older && record.head.previous > last {
+                let head = record.head;
+                let newest = last.max(slot.transaction);
+                if slot.is_older && head.previous > newest {
                     // It was made on a version of which only the damaged slot told.
-                    return Ok(());
+                    return Ok(self.end(next_unit, sequence, chain));
                 }
-                if record.head.previous != last || record.head.id <= last {
-                    let head = record.head;
+                // Before the slot there may have been others, of which no record tells; behind it there is none.
+                let is_next = if head.id > slot.transaction { head.previous == newest } else { head.previous >= last };
+                if !is_next || head.id <= head.previous {
                     let reason = format!("the log goes from transaction {last} to {} on {}", head.id, head.previous);
                     return Err(StorageError::corrupted_page(page, reason));
                 }
-                last = record.head.id;
+                last = head.id;
                 apply(&record)?;
             }
             input.finish()?;
@@ -132,7 +140,19 @@ impl<'s> LogReader<'s> {
             chain = header.chain();
             sequence = sequence.checked_add(1).ok_or_else(|| StorageError::corrupted("groups of the log overflow"))?;
         }
-        self.check_end(sequence)
+        self.check_end(sequence)?;
+        Ok(self.end(next_unit, sequence, chain))
+    }
+
+    fn end(&self, unit: u32, sequence: u64, chain: [u8; CHAIN_BYTES]) -> (LogWriter, LogRoom) {
+        let writer = LogWriter {
+            segment: self.segment,
+            unit_bytes: self.store.layout().unit_bytes(),
+            head: unit,
+            sequence,
+            chain,
+        };
+        (writer.clone(), writer.room().needed_since(&self.start))
     }
 
     /// Units of the groups whose records were shown.

@@ -5,7 +5,7 @@
 //! Layer 5 (txn). Bytes: design.md, "Redo log".
 
 use super::group::{BODY_BYTES_MAX, HEADER_BYTES};
-use crate::pages::slot::LogSegment;
+use crate::pages::slot::{LogSegment, LogStart};
 
 /// The first unit of a segment says what it is.
 pub(super) const FIRST_UNIT: u32 = 1;
@@ -37,6 +37,16 @@ impl LogRoom {
     /// The same head, where as much is needed before it as another room says, with so many changes.
     pub(crate) fn needed_from(self, needed: &Self, changes: u64) -> Self {
         Self { tail: needed.tail, changes, ..self }
+    }
+
+    /// The same head, where everything from a start on is needed.
+    pub(crate) fn needed_since(self, start: &LogStart) -> Self {
+        Self { tail: start.unit, ..self }
+    }
+
+    /// The same room, with so many changes in what is needed.
+    pub(crate) fn with_changes(self, changes: u64) -> Self {
+        Self { changes, ..self }
     }
 
     /// Nothing is needed any more before this unit, with so many changes.

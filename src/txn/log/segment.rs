@@ -1,4 +1,4 @@
-//! The place of the log in the file: one run for each slot, zeroed before the slot names it.
+//! The place of the log in the file: a run, zeroed before the first slot that names it.
 //!
 //! Invariant: the slot, the first unit of the segment and every group in it agree on a random number that was drawn for this
 //! segment alone, so that nothing that was written there before is taken for a record.

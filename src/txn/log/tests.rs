@@ -39,7 +39,7 @@ impl Log {
         storage.set_len(u64::from(Layout::FIXED_BYTES)).unwrap();
         let layout = Layout::new(UNIT_BYTES, 1, 64).unwrap();
         let format = Format { layout, uuid: [1; 16], read_only_compatible: 0, compatible: 0 };
-        let god = GodByte { primary: 0, recovery_required: true, two_phase: true };
+        let god = GodByte { primary: 0, recovery_required: true, ids_seen: false };
         let shared: Arc<dyn Storage> = Arc::clone(&storage) as _;
         let store = PageStore::new(shared, format, god, u64::from(layout.header_units()), 1 << 20).unwrap();
         store.grow(80).unwrap();

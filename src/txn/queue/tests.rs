@@ -11,6 +11,7 @@ use crate::io::storage::Storage;
 use crate::pages::header::{Format, GodByte};
 use crate::pages::layout::Layout;
 use crate::pages::slot::LogSegment;
+use crate::pages::version::Trees;
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
 
@@ -18,7 +19,8 @@ const UNIT_BYTES: u32 = 512;
 const SEGMENT_UNITS: u32 = 1 << 14;
 
 fn version(id: u64) -> Version {
-    Version { id: TransactionId::new(id), commit_time_micros: 0, data: TreeRoot::EMPTY, forward: TreeRoot::EMPTY }
+    let (data, forward) = (TreeRoot::EMPTY, TreeRoot::EMPTY);
+    Version::of_trees(Trees { made: TransactionId::new(id), data, forward }, 0)
 }
 
 /// An empty queue whose version 0 is published.
@@ -27,7 +29,7 @@ fn started() -> Arc<CommitQueue> {
     storage.set_len(u64::from(Layout::FIXED_BYTES)).unwrap();
     let layout = Layout::new(UNIT_BYTES, 1, 64).unwrap();
     let format = Format { layout, uuid: [1; 16], read_only_compatible: 0, compatible: 0 };
-    let god = GodByte { primary: 0, recovery_required: true, two_phase: true };
+    let god = GodByte { primary: 0, recovery_required: true, ids_seen: false };
     let store = PageStore::new(Arc::new(storage), format, god, u64::from(layout.header_units()), 1 << 20).unwrap();
     store.grow(u64::from(SEGMENT_UNITS) + 64).unwrap();
     let queue = CommitQueue::new(Arc::new(store), Pins::new(version(0)));

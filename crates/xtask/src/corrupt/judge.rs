@@ -22,6 +22,8 @@ pub(super) enum Outcome {
     Altered,
     /// The commit before, which opening reported.
     Older,
+    /// The commit before, which nothing tells from the newest whose record was torn.
+    Unrecorded,
     /// The newest commit.
     Newest,
 }
@@ -111,7 +113,10 @@ fn compare(
     let candidates: Vec<(&State, Outcome)> = match (&sample.older, stepped_back) {
         (Some(older), true) => vec![(older, Outcome::Older), (&sample.newest, Outcome::Newest)],
         (None, true) => Vec::new(),
-        (_, false) => vec![(&sample.newest, Outcome::Newest)],
+        (_, false) => {
+            let unrecorded = sample.unrecorded.iter().map(|state| (state, Outcome::Unrecorded));
+            [(&sample.newest, Outcome::Newest)].into_iter().chain(unrecorded).collect()
+        }
     };
     if !how.resealed {
         if reading.untyped && reading.failed.is_none() {

@@ -38,6 +38,7 @@ impl Ledger {
             Outcome::Contradictory => "found by the check",
             Outcome::Altered => "altered rows",
             Outcome::Older => "older commit, reported",
+            Outcome::Unrecorded => "without the last record",
             Outcome::Newest => "newest commit",
         };
         for found in &verdict.outcomes {

@@ -206,6 +206,7 @@ mod tests {
             "flipped: a page refused",
             "flipped: newest commit",
             "flipped: older commit, reported",
+            "flipped: without the last record",
             "cut: opening refused",
             "resealed: opening refused",
             "resealed: a page refused",

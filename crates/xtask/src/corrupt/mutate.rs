@@ -248,22 +248,22 @@ fn extent(bytes: &mut [u8], found: &Anatomy, random: &mut Random) {
     }
 }
 
-/// A table record: its numbers, its root, its descriptors.
+/// A table record: its numbers, its root, what of the log is in its tree, its descriptors.
 fn record(bytes: &mut [u8], record: Range<usize>, random: &mut Random) {
     let at = record.start;
     match random.below(5) {
-        0 => field(bytes, at, &[(0, 8), (8, 1), (9, 1), (10, 1), (11, 1), (12, 4), (72, 2)], random),
+        0 => field(bytes, at, &[(0, 8), (8, 1), (9, 1), (10, 1), (11, 1), (12, 4), (72, 8), (80, 2)], random),
         1 => field(bytes, at + 16, &[(0, 8), (40, 8), (48, 1), (49, 1)], random),
         2 => {
-            let key = usize::try_from(word(bytes, at + 72, 2)).unwrap_or(0);
-            field(bytes, at + 74 + key, &[(0, 1), (0, 2)], random);
+            let key = usize::try_from(word(bytes, at + 80, 2)).unwrap_or(0);
+            field(bytes, at + 82 + key, &[(0, 1), (0, 2)], random);
         }
         _ => {
             const TAGS: &[u8] = &[
                 0, 1, 2, 0x10, 0x11, 0x13, 0x14, 0x18, 0x1B, 0x20, 0x21, 0x28, 0x30, 0x31, 0x32, 0x40, 0x41, 0x42,
                 0x43, 0x44, 0x50, 0x51,
             ];
-            let place = record.start + 72 + random.below(record.len().saturating_sub(72).max(1));
+            let place = record.start + 80 + random.below(record.len().saturating_sub(80).max(1));
             put(bytes, place, &[*random.pick(TAGS)]);
         }
     }

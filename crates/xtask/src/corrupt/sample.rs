@@ -31,6 +31,8 @@ pub(super) struct Sample {
     pub(super) newest: State,
     /// The commit before, where its session did not close: a damaged slot may be stepped back over.
     pub(super) older: Option<State>,
+    /// What the slot holds, where the newest commit is the last record of its log: damage there is as if it had been torn.
+    pub(super) unrecorded: Option<State>,
 }
 
 /// Time stands still, so that every run makes the same bytes.
@@ -185,29 +187,32 @@ pub(super) fn read_state(snapshot: &ReadTransaction) -> std::result::Result<Stat
 pub(super) fn samples() -> Result<Vec<Sample>> {
     let disk = Bytes::default();
     let database = builder().create_with_storage(disk.clone())?;
-    let mut states = Vec::new();
-    let mut commit = |database: &Database, round: u32| -> Result<()> {
-        database.update(|tx| fill(round, tx))?;
-        states.push(read_state(&database.begin_read()?)?);
-        Ok(())
+    let commit = |database: &Database, round: u32| -> Result<State> {
+        let mut tx = database.begin_write()?;
+        // No record tells of the last round but one.
+        tx.set_two_phase_commit(round == 2);
+        fill(round, &tx)?;
+        tx.commit()?;
+        Ok(read_state(&database.begin_read()?)?)
     };
-    for round in 0..3 {
-        commit(&database, round)?;
-    }
+    commit(&database, 0)?;
+    let older = commit(&database, 1)?;
+    let before = commit(&database, 2)?;
     let killed = disk.copy();
+    database.update(|tx| tx.open_table(NUMBERS)?.insert(3, &[3; 30][..]).map(drop).map_err(Error::from))?;
+    let recorded = read_state(&database.begin_read()?)?;
+    let logged = disk.copy();
     database.check_integrity()?;
     // The handle that goes on is that of another process.
     drop(database);
     let disk = Bytes::from(killed.clone());
     let database = builder().open_with_storage(disk.clone())?;
-    commit(&database, 3)?;
+    let newest = commit(&database, 3)?;
     database.close()?;
     let closed = disk.copy();
-    let mut states = states.into_iter().rev();
-    let newest = states.next().ok_or("four commits were made")?;
-    let before = states.next().ok_or("four commits were made")?;
     Ok(vec![
-        Sample { name: "closed", image: closed, newest, older: None },
-        Sample { name: "killed", image: killed, newest: before, older: states.next() },
+        Sample { name: "closed", image: closed, newest, older: None, unrecorded: None },
+        Sample { name: "killed", image: killed, newest: before.clone(), older: Some(older.clone()), unrecorded: None },
+        Sample { name: "logged", image: logged, newest: recorded, older: Some(older), unrecorded: Some(before) },
     ])
 }

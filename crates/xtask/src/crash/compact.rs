@@ -18,7 +18,15 @@ struct Watch<'s> {
 
 impl Watch<'_> {
     fn expect(&mut self, id: u64, begun: u64) {
-        self.moments.push(Moment { id, state: self.state.clone(), waits: true, begun, acked: None, withdrawn: None });
+        self.moments.push(Moment {
+            id,
+            state: self.state.clone(),
+            waits: true,
+            begun,
+            seen: None,
+            acked: None,
+            withdrawn: None,
+        });
     }
 
     /// A step has ended, or compaction has. Commits that only let the older slot go come without a report.
@@ -27,13 +35,17 @@ impl Watch<'_> {
         if self.expected()?.id > id {
             return Ok(());
         }
-        let operations = disk.operations().into_iter();
-        let mut slots = operations.filter(|done| done.number >= begun && is_slot(&done.kind));
+        let operations: Vec<_> = disk.operations().into_iter().filter(|done| done.number >= begun).collect();
+        // The slot, the header and their sync: from the next operation on the commit is safe.
+        let commits = operations.windows(3).filter(|done| is_slot(&done[0].kind) && done.iter().all(|it| it.succeeded));
+        let safe: Vec<u64> = commits.map(|done| done[2].number + 1).collect();
+        // The slot by which the log was given up may be of the version before.
+        let versions = usize::try_from(id + 1 - self.expected()?.id)?;
+        let mut safe = safe.into_iter().rev().take(versions).rev();
         while self.expected()?.id <= id {
-            // The slot, the header and their sync: from the next operation on the commit is safe.
-            let acked = slots.next().ok_or("a version came without a slot")?.number + 3;
+            let acked = safe.next().ok_or("a version came without a slot")?;
             let expected = self.expected()?;
-            expected.acked = Some(acked);
+            (expected.seen, expected.acked) = (Some(acked), Some(acked));
             let next_id = expected.id + 1;
             self.expect(next_id, acked);
         }

@@ -175,8 +175,11 @@ impl Ledger {
                 // What the older slot and its log tell: all that was safe before the newest slot was written.
                 let was_safe = |moment: &&Moment| moment.acked.is_some_and(|acked| acked <= written);
                 let Some(safe) = timeline.moments.iter().rposition(|moment| was_safe(&moment)) else { continue };
-                // What waited for nothing may have been kept all the same.
-                let kept = timeline.moments[safe + 1..].iter().take_while(|moment| !moment.waits).count();
+                // What waited for nothing may have been kept all the same, and what the log tells of: where the newest slot is a
+                // checkpoint, records go on from those of the slot before.
+                let is_recorded = |moment: &Moment| groups(&operations, moment.begun..end).next().is_some();
+                let may_be_kept = |moment: &&Moment| !moment.waits || is_recorded(moment);
+                let kept = timeline.moments[safe + 1..].iter().take_while(may_be_kept).count();
                 let before = &timeline.moments[safe..=safe + kept];
                 // Everything up to the end survived, and nothing after it.
                 let disk = timeline.disk.crash_image(&CrashPlan::everything(end - 1));
@@ -187,7 +190,7 @@ impl Ledger {
                 let known = Known { id: BROKEN, state: State::default(), noted: true };
                 self.known.insert(hash_of(&disk), known);
                 *self.kinds.entry("rotten").or_default() += 1;
-                let may_refuse = closed || log_is_written_over(&operations, written, end);
+                let may_refuse = closed || may_be_written_over(&operations, written, end);
                 if let Err(text) = examine_rotten(&disk, timeline.setup, closed, may_refuse, before) {
                     self.violation(format!(
                         "{}: newest slot decayed after operation {}, closed {closed}: {text}",
@@ -200,18 +203,24 @@ impl Ledger {
     }
 }
 
-/// Whether records after the newest slot stand where the slot before it has some of its own: that is allowed, and the older
-/// slot is of no use from then on.
-fn log_is_written_over(operations: &[Operation], written: u64, end: u64) -> bool {
-    let older =
-        operations.iter().rfind(|done| done.number < written && is_slot(&done.kind)).map_or(0, |done| done.number);
-    let groups = |range: Range<u64>| {
-        operations.iter().filter(move |done| range.contains(&done.number)).filter_map(|done| match done.kind {
-            OperationKind::Write { offset, len, mode: WriteMode::Forced } => Some(offset..offset + len),
-            _ => None,
-        })
-    };
-    groups(written + 1..end).any(|new| groups(older..written).any(|old| new.start < old.end && old.start < new.end))
+/// The fixed blocks end here.
+const FIXED_BYTES: u64 = 12_288;
+
+/// Groups of the log among the operations of these numbers, by the bytes that they take.
+fn groups(operations: &[Operation], range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    operations.iter().filter(move |done| range.contains(&done.number)).filter_map(|done| match done.kind {
+        OperationKind::Write { offset, len, mode: WriteMode::Forced } => Some(offset..offset + len),
+        _ => None,
+    })
+}
+
+/// Whether records after the newest slot stand where the slot before it may need some, older than itself too, or pages were written that may
+/// stand where it has pages: that is allowed, and the older slot is of no use from then on.
+fn may_be_written_over(operations: &[Operation], written: u64, end: u64) -> bool {
+    let is_page = |kind: &OperationKind| matches!(kind, OperationKind::Write { offset, mode: WriteMode::Plain, .. } if *offset >= FIXED_BYTES);
+    operations.iter().any(|done| (written + 1..end).contains(&done.number) && is_page(&done.kind))
+        || groups(operations, written + 1..end)
+            .any(|new| groups(operations, 0..written).any(|old| new.start < old.end && old.start < new.end))
 }
 
 impl Place<'_> {
@@ -220,7 +229,12 @@ impl Place<'_> {
         if found.id == BROKEN {
             return Err("not to be used, as before".to_owned());
         }
-        if !self.allowed.iter().any(|moment| moment.id == found.id && moment.state == found.state) {
+        let is_exact = self.allowed.iter().any(|moment| moment.id == found.id && moment.state == found.state);
+        let is_shown = || self.allowed.iter().any(|moment| moment.is_shown_by(found.id, &found.state));
+        // Commits that nobody has seen yet may have the id that the opening gives here.
+        let moments = &self.timeline.moments;
+        let is_taken = || moments.iter().any(|moment| moment.contradicts(found.id, &found.state, self.operation));
+        if !is_exact && (!is_shown() || is_taken()) {
             let ids: Vec<u64> = self.allowed.iter().map(|moment| moment.id).collect();
             let nearest = self.allowed.iter().rfind(|moment| moment.id == found.id).or(self.allowed.last());
             let difference = nearest.map_or_else(String::new, |moment| found.state.difference(&moment.state));

@@ -41,7 +41,15 @@ pub(super) fn record(script: &Script, disturbance: Disturbance) -> Result<Timeli
         label: format!("workload {} with seed {}", script.name, script.seed),
         setup: script.setup,
         disk: SimDisk::new(),
-        moments: vec![Moment { id: 0, state: State::default(), waits: true, begun: 0, acked: None, withdrawn: None }],
+        moments: vec![Moment {
+            id: 0,
+            state: State::default(),
+            waits: true,
+            begun: 0,
+            seen: None,
+            acked: None,
+            withdrawn: None,
+        }],
         sessions: Vec::new(),
         created: u64::MAX,
         first: 1,
@@ -208,8 +216,12 @@ impl Recorder<'_> {
         let (id, state) = State::of_database(db)?;
         let moments = &mut self.timeline.moments;
         let least = moments.iter().rposition(|moment| moment.acked.is_some()).unwrap_or(0);
-        let open = |moment: &Moment| moment.withdrawn.is_none() && moment.id == id && moment.state == state;
-        let Some(found) = (least..moments.len()).find(|index| open(&moments[*index])) else {
+        let open = |moment: &Moment| moment.withdrawn.is_none() && moment.is_shown_by(id, &state);
+        let is_taken = moments.iter().any(|moment| moment.contradicts(id, &state, next));
+        // Of two with one state the one that has the id itself is meant.
+        let exact = (least..moments.len()).find(|index| open(&moments[*index]) && moments[*index].id == id);
+        let shown = || (least..moments.len()).find(|index| open(&moments[*index])).filter(|_| !is_taken);
+        let Some(found) = exact.or_else(shown) else {
             let newest = &moments[least];
             let difference = state.difference(&newest.state);
             let expected = newest.id;
@@ -274,13 +286,22 @@ impl Recorder<'_> {
         let mut state = self.current.clone();
         changes.iter().try_for_each(|change| state.change(&tx, change))?;
         let (id, waits) = (tx.id().get(), level.is_promise());
-        self.timeline.moments.push(Moment { id, state: state.clone(), waits, begun, acked: None, withdrawn: None });
+        self.timeline.moments.push(Moment {
+            id,
+            state: state.clone(),
+            waits,
+            begun,
+            seen: None,
+            acked: None,
+            withdrawn: None,
+        });
         self.in_flight = true;
         let committed = level.commit(tx)?;
         self.in_flight = false;
         if committed == id {
             let next = self.next();
             let moment = self.timeline.moments.last_mut().expect("pushed above");
+            moment.seen = Some(next);
             moment.acked = waits.then_some(next);
             self.commits_undisturbed += u32::from(waits);
         } else {

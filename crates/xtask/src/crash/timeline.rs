@@ -15,10 +15,29 @@ pub(super) struct Moment {
     pub(super) waits: bool,
     /// The commit had issued nothing before this operation.
     pub(super) begun: u64,
+    /// The commit had returned before this operation, so readers may have seen the version.
+    pub(super) seen: Option<u64>,
     /// A power cut during this operation or later must not lose it: the commit returned, or the next process saw it.
     pub(super) acked: Option<u64>,
     /// The next process did not find it, so from this operation on nobody may.
     pub(super) withdrawn: Option<u64>,
+}
+
+/// After an end without closing ids go on so much further up.
+const IDS_AHEAD: u64 = 1 << 24;
+
+impl Moment {
+    /// Whether a version of this id and state shows the moment. A checkpoint gives what is there a new id where the slot has
+    /// one whose trees are not all of it: the next id, or in a session that recovered the next that nobody has seen.
+    pub(super) fn is_shown_by(&self, id: u64, state: &State) -> bool {
+        [self.id, self.id + 1, self.id + IDS_AHEAD].contains(&id) && self.state == *state
+    }
+
+    /// Whether readers saw the id with another state before this operation.
+    pub(super) fn contradicts(&self, id: u64, state: &State, operation: u64) -> bool {
+        let is_seen = self.seen.is_some_and(|seen| seen <= operation) && self.withdrawn.is_none();
+        is_seen && self.id == id && self.state != *state
+    }
 }
 
 /// Whether opening noticed that the session before did not close. A torn slot that is not needed stays noted until the

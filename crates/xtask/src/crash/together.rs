@@ -96,7 +96,7 @@ impl Writers<'_> {
         changes.iter().try_for_each(|change| state.change(&tx, change))?;
         notes.current = state.clone();
         let index = notes.moments.len();
-        notes.moments.push(Moment { id, state, waits, begun, acked: None, withdrawn: None });
+        notes.moments.push(Moment { id, state, waits, begun, seen: None, acked: None, withdrawn: None });
         drop(notes);
         let committed = level.commit(tx)?;
         let next = self.disk.next_operation();
@@ -109,6 +109,7 @@ impl Writers<'_> {
         }
         let mut notes = self.notes();
         notes.returned = notes.returned.max(Some(index));
+        notes.moments[index].seen = Some(next);
         if waits {
             notes.moments[index].acked.get_or_insert(next);
         }

@@ -204,7 +204,10 @@ impl<'g> Rounds<'g> {
 
     /// Compares what is there with what was told.
     fn judge(&mut self, told: &str, ended: bool, random: &mut Random) -> std::result::Result<(), Violation> {
-        let account = Account::read(told).map_err(Violation::Wrong)?;
+        let mut account = Account::read(told).map_err(Violation::Wrong)?;
+        if self.ground.fails_writers() {
+            account.forget_given_up();
+        }
         let has_panicked = account.failed.as_deref().is_some_and(|why| why.starts_with(PANIC));
         let may_fail = self.ground.fails_writers() && !has_panicked;
         if let Some(why) = account.failed.as_deref().filter(|_| ended || !may_fail) {

@@ -20,7 +20,7 @@ impl Episode<'_> {
             self.make_holes()?;
         }
         let faults = usize::from(self.disk.simulation().is_some());
-        match self.random.weighted(&[40, 40, 15 * faults, 25 * faults, 10 * faults]) {
+        match self.random.weighted(&[40, 40, 15 * faults, 25 * faults, 25 * faults]) {
             0 => self.compact_whole(),
             1 => self.compact_partly(),
             2 => self.compact_without_room(),
@@ -181,7 +181,8 @@ impl Episode<'_> {
     }
 
     fn compact_with_failing_read(&mut self) -> Result<(), Halt> {
-        let read = self.simulation().next_read() + self.random.below(20) as u64;
+        let far = *self.random.pick(&[1, 5, 20]);
+        let read = self.simulation().next_read() + self.random.below(far) as u64;
         self.simulation().inject(Fault::FailRead { read });
         let outcome = match self.db().compact() {
             Ok(_) => "compacted",

@@ -217,8 +217,8 @@ impl Episode<'_> {
             }
             1 => {
                 match self.take_db().close() {
-                    // What nothing promised may be lost, and closing says so.
-                    Err(CloseError::Storage(StorageError::Poisoned)) | Ok(()) => {}
+                    // What nothing promised may be lost, and closing says so, and why where nobody was told of that.
+                    Err(CloseError::Storage(StorageError::Poisoned | StorageError::Io(_))) | Ok(()) => {}
                     Err(error) => return Err(error.into()),
                 }
                 "after a failure and closing"

@@ -5,6 +5,7 @@
 use super::data::State;
 use super::episode::Episode;
 use super::halt::{Halt, ensure};
+use super::readers::verify;
 use super::transaction::unexpected;
 use super::typed;
 use crate::random::Random;
@@ -30,6 +31,14 @@ pub(super) struct Saved {
     pub(super) state: State,
 }
 
+/// After an end without closing ids go on so much further up.
+const IDS_AHEAD: u64 = 1 << 24;
+
+/// Whether an id follows another at once: a checkpoint takes one where the slot has the id of trees that are not all.
+fn is_next(id: u64, next: u64) -> bool {
+    next == id + 1 || next == id + IDS_AHEAD
+}
+
 pub(super) fn any_durability(random: &mut Random) -> Durability {
     [Durability::Immediate, Durability::Buffered, Durability::None][random.weighted(&[50, 35, 15])]
 }
@@ -42,7 +51,18 @@ impl Episode<'_> {
             1 => self.db().begin_write_timeout(Duration::from_secs(3600))?,
             _ => Some(self.db().begin_write()?),
         };
-        Ok(begun.expect("nobody else has the writer's turn"))
+        let begun = begun.expect("nobody else has the writer's turn");
+        // Where the disk is full, a checkpoint may have come before it.
+        self.see_checkpoint(self.db().begin_read()?.id().get());
+        Ok(begun)
+    }
+
+    /// Takes over the id that a checkpoint gave to what was there before.
+    pub(super) fn see_checkpoint(&mut self, id: u64) {
+        if is_next(self.last_id, id) {
+            self.counts.add("checkpoint", "took an id");
+            self.saved_as(id);
+        }
     }
 
     /// While a transaction runs no other one begins.
@@ -137,19 +157,21 @@ impl Episode<'_> {
     pub(super) fn settle(&mut self, doubtful: Option<State>) -> Result<(), Halt> {
         let id = self.db().begin_read()?.id().get();
         let (newest, was_doubtful) = (self.last_id, doubtful.is_some());
-        let found = if id == self.saved.id {
-            Some(self.saved.clone())
-        } else {
-            let doubtful = doubtful.filter(|_| id > newest).map(|state| Saved { id, state });
-            self.unsaved.iter().find(|saved| saved.id == id).cloned().or(doubtful)
-        };
+        // The id of a commit in doubt may also be one that the opening gave to what was there before.
+        let snapshot = self.db().begin_read()?;
+        let shows = |state: &State| verify(&snapshot, state).is_ok();
+        let doubtful = doubtful.filter(|state| id > newest && shows(state)).map(|state| Saved { id, state });
+        let known: Vec<&Saved> = [&self.saved].into_iter().chain(&self.unsaved).chain(&doubtful).collect();
+        let by_id = |is: &dyn Fn(u64) -> bool| known.iter().rfind(|saved| is(saved.id)).map(|saved| (*saved).clone());
+        let found = by_id(&|known| known == id).or_else(|| by_id(&|known| is_next(known, id)));
+        let found = found.map(|saved| Saved { id, ..saved });
         let Some(found) = found else {
             let unsaved: Vec<u64> = self.unsaved.iter().map(|saved| saved.id).collect();
             let promised = self.saved.id;
             return Err(Halt::Mismatch(format!("found version {id}, promised was {promised}, committed {unsaved:?}")));
         };
         if was_doubtful {
-            self.counts.add("commit in doubt", if id > newest { "was kept" } else { "was lost" });
+            self.counts.add("commit in doubt", if doubtful.is_some() { "was kept" } else { "was lost" });
         }
         if !self.unsaved.is_empty() {
             let is_newest = id >= newest;
@@ -174,6 +196,7 @@ impl Episode<'_> {
     pub(super) fn sync(&mut self) -> Result<(), Halt> {
         self.db().sync()?;
         self.counts.add("sync", if self.unsaved.is_empty() { "all was promised" } else { "some was not" });
+        self.see_checkpoint(self.db().begin_read()?.id().get());
         self.all_is_saved();
         let operation = self.disk.simulation().map(|disk| disk.next_operation());
         self.db().sync()?;
@@ -187,6 +210,7 @@ impl Episode<'_> {
     pub(super) fn sync_without_room(&mut self) -> Result<(), Halt> {
         let outcome = match self.db().sync() {
             Ok(()) => {
+                self.see_checkpoint(self.db().begin_read()?.id().get());
                 self.all_is_saved();
                 "had room"
             }

@@ -1,5 +1,6 @@
 //! The planted bugs and the commands that must catch them.
 
+use super::delta_list::DELTA_SABOTAGES;
 use super::gate::Gate;
 use super::log_list::LOG_SABOTAGES;
 
@@ -44,10 +45,10 @@ pub(crate) const STORE: &[Gate] = &[UNIT, API];
 
 /// Every planted bug.
 pub(crate) fn all() -> impl Iterator<Item = &'static Sabotage> {
-    STORE_SABOTAGES.iter().chain(LOG_SABOTAGES)
+    STORE_SABOTAGES.iter().chain(LOG_SABOTAGES).chain(DELTA_SABOTAGES)
 }
 
-/// Planted bugs of everything but the redo log.
+/// Planted bugs of everything but the redo log and what is laid over the trees.
 const STORE_SABOTAGES: &[Sabotage] = &[
     Sabotage {
         name: "decoder_accepts_leftover_bytes",
@@ -77,7 +78,7 @@ const STORE_SABOTAGES: &[Sabotage] = &[
         name: "published_version_is_not_held",
         rule: "R1: the published version is held",
         file: "src/pages/version.rs",
-        find: "if let Err(place) = held.binary_search(&self.published.id) {",
+        find: "if let Err(place) = held.binary_search(&made) {",
         replace: "if let Some(place) = held.is_empty().then_some(0) {",
         commands: DEFAULT,
     },
@@ -206,7 +207,7 @@ const STORE_SABOTAGES: &[Sabotage] = &[
         rule: "R13: the older slot serves only where recovery was required",
         file: "src/pages/select.rs",
         find: "Some(god) if god.recovery_required => {",
-        replace: "Some(god) if god.recovery_required || god.two_phase => {",
+        replace: "Some(god) if god.recovery_required || god.primary < 2 => {",
         commands: DEFAULT,
     },
     Sabotage {

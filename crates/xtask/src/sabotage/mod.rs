@@ -1,5 +1,6 @@
 //! Proof that the tests can fail: plants one bug at a time and requires that the gate commands catch it.
 
+mod delta_list;
 mod gate;
 mod list;
 mod log_list;
