@@ -83,7 +83,9 @@ fn what_is_laid_over_trees_is_charged_until_it_is_in_them() {
     assert!((10 * 500..200 * 800).contains(&most), "{most}");
     let reader = db.begin_read().unwrap();
     db.compact().unwrap();
-    assert!(charged(&db) < before + 5000, "a reader that still looks at it is not charged for it");
+    let left = charged(&db).saturating_sub(before);
+    // The runs that it keeps are.
+    assert!(left < 200 * Dead::BYTES + 1000, "a reader that still looks at it is not charged for it: {left} of {most}");
     assert_eq!(reader.open_table(ROWS).unwrap().get(19).unwrap().unwrap().value().len(), 500);
 }
 

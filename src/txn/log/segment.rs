@@ -22,12 +22,19 @@ const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 const SEGMENT_UNITS_TINY: u64 = 4;
 /// A segment should hold so many records like the one that asks for it.
 const RECORDS_AHEAD: u64 = 16;
+/// And so many where they are large: whoever writes batches writes many.
+const LARGE_RECORDS_AHEAD: u64 = 256;
+const LARGE_RECORD_BYTES: u64 = 32 << 10;
 /// A segment is at most this share of the file, unless the file is very small.
 const FILE_SHARE: u64 = 8;
+/// Of a file from so many units on it may be a larger one, so that it is as long as it may be before that is much.
+const FILE_SHARE_LARGE: u64 = 4;
+const LARGE_FILE_UNITS: u64 = 1 << 14;
 /// The first segment of a session is this share of it: short enough to be zeroed in a moment.
 const FILE_SHARE_FIRST: u64 = 512;
-/// Each further one is so many times as long: a longer one takes a slot that somebody waits for.
-const GROWTH: u64 = 4;
+/// Each further one is so many times as long, so there are few: each has somebody wait for a slot, and for all that is laid
+/// over the trees to come into them.
+const GROWTH: u64 = 32;
 
 /// What decides how long the next segment is.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +55,13 @@ pub(crate) fn segment_units(layout: &Layout, wish: &SizeWish) -> u32 {
     let unit_bytes = u64::from(layout.unit_bytes());
     let is_ordinary = layout.region_units() >= Layout::ORDINARY_REGION_UNITS;
     let least = if is_ordinary { SEGMENT_BYTES_MIN / unit_bytes } else { SEGMENT_UNITS_TINY };
-    let most = (wish.file_units / FILE_SHARE).min(wish.bytes_max / unit_bytes);
+    let share = if wish.file_units < LARGE_FILE_UNITS { FILE_SHARE } else { FILE_SHARE_LARGE };
+    let most = (wish.file_units / share).min(wish.bytes_max / unit_bytes);
     let most = most.clamp(least, u64::from(layout.largest_run_units()).max(least));
     let wanted = if wish.record_bytes > 0 {
         let first = if wish.last_units == 0 { wish.file_units / FILE_SHARE_FIRST } else { 0 };
-        (GROWTH * u64::from(wish.last_units))
-            .max(first)
-            .max(wish.record_bytes.saturating_mul(RECORDS_AHEAD) / unit_bytes)
+        let ahead = if wish.record_bytes < LARGE_RECORD_BYTES { RECORDS_AHEAD } else { LARGE_RECORDS_AHEAD };
+        (GROWTH * u64::from(wish.last_units)).max(first).max(wish.record_bytes.saturating_mul(ahead) / unit_bytes)
     } else {
         u64::from(wish.last_units)
     };

@@ -284,12 +284,15 @@ fn segments_grow_where_they_are_filled_and_stay_small_in_small_files() {
     assert_eq!(segment_units(&layout, &wish(16, true, 1000)), 64);
     assert_eq!(segment_units(&layout, &wish(16, true, 200)), 16);
     assert_eq!(segment_units(&layout, &wish(16384, true, 1 << 24)), 16384);
+    assert_eq!(segment_units(&layout, &wish(700, true, 1 << 14)), 4096);
     assert_eq!(segment_units(&layout, &wish(700, false, 1 << 24)), 1024);
     assert_eq!(segment_units(&layout, &SizeWish { bytes_max: 0, ..wish(700, true, 1 << 24) }), 4);
     let large = SizeWish { record_bytes: 200 << 10, ..wish(4, true, 1 << 24) };
-    assert_eq!(segment_units(&layout, &large), 1024, "records of 200 KiB, of which 16 take 800 units");
+    assert_eq!(segment_units(&layout, &large), 16384, "records of 200 KiB, of which 256 take 12800 units");
+    let small = SizeWish { record_bytes: 20 << 10, ..large };
+    assert_eq!(segment_units(&layout, &small), 128, "records of 20 KiB, of which 16 take 80 units");
     let tiny = Layout::new(512, 1, 64).unwrap();
-    assert_eq!(segment_units(&tiny, &wish(4, true, 1 << 20)), 16);
+    assert_eq!(segment_units(&tiny, &wish(4, true, 1 << 20)), 32);
     assert!(segment_units(&tiny, &wish(1 << 20, true, 1 << 20)) <= tiny.largest_run_units());
 }
 
