@@ -19,6 +19,7 @@ use crate::pages::version::{Pin, Pins, Version};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Records that nobody waits for take so much memory at most: then whoever adds one writes them.
 const QUEUED_BYTES_MAX: usize = 1 << 20;
@@ -337,9 +338,17 @@ impl CommitQueue {
 
     /// Queues a commit; whoever calls holds the writer's turn, so that they enter in order.
     pub(super) fn push(self: &Arc<Self>, commit: Queued) {
-        let is_due = commit.due.is_some();
+        let (mut is_due, is_waited_for) = (commit.due.is_some(), commit.outcomes.is_empty());
         let mut state = self.state.lock();
         state.push(commit, &self.pins);
+        // Whoever waits for a commit writes what others left; of those that nobody waits for some thread has to.
+        if !is_waited_for
+            && state.queued_bytes > QUEUED_BYTES_MAX
+            && let Some(last) = state.waiting.back_mut()
+        {
+            last.commit.due.get_or_insert_with(|| Deadline::after(Duration::ZERO));
+            is_due = true;
+        }
         drop(state);
         if is_due && self.has_thread() {
             self.changed.notify_all();

@@ -3,10 +3,13 @@
 //! Invariant: a future is resolved once its commit is as durable as was promised, whoever writes it and whatever others do.
 
 use crate::fixture::rows;
-use crate::gated::{NEVER, await_outcome, builder, change, commit, found, is_pending, join, on_wake, started, with};
-use cowslip::{Durability, TableDefinition};
+use crate::gated::{
+    Gated, NEVER, await_outcome, builder, change, commit, found, is_pending, join, on_wake, started, with,
+};
+use cowslip::{Builder, Durability, TableDefinition};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 #[test]
 fn a_commit_that_nobody_waits_for_resolves_by_record_and_by_slot() {
@@ -42,6 +45,34 @@ fn commits_take_their_course_where_the_future_is_dropped() {
     // Begins behind them.
     commit(&db, Durability::Immediate, 111);
     assert!(found(disk.crashed()) == with(&model, 100..112));
+}
+
+#[test]
+fn records_that_nobody_waits_for_are_written_before_they_take_much_memory() {
+    const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
+    let disk = Gated::new();
+    let db = Builder::new().durability(Durability::None).create_with_storage(disk.clone()).unwrap();
+    let put = |key: u64, len: usize| {
+        let tx = db.begin_write().unwrap();
+        tx.open_table(ROWS).unwrap().put(key, &vec![1; len][..]).unwrap();
+        tx
+    };
+    // The log is an eighth of the file at most, and when it is half full a checkpoint writes what waits.
+    disk.disk.keep_history(false);
+    (0..20).for_each(|key| _ = put(key, 2 << 20).commit().unwrap());
+    let mut durable = put(20, 50_000);
+    durable.set_durability(Durability::Immediate).unwrap();
+    durable.commit().unwrap();
+    assert!(db.stats().log.capacity_bytes > 3 << 20, "{:?}", db.stats().log);
+    let before = disk.forced();
+    for key in 100..130 {
+        await_outcome(put(key, 50_000).commit_async()).unwrap();
+    }
+    let begin = Instant::now();
+    while disk.forced() == before {
+        assert!(begin.elapsed() < NEVER, "{:?}", db.stats());
+        thread::yield_now();
+    }
 }
 
 #[test]
