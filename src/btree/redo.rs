@@ -41,6 +41,24 @@ impl Redo {
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
+
+    /// How much is recorded so far.
+    pub(crate) fn end(&self) -> RedoEnd {
+        RedoEnd { bytes: self.bytes.len(), count: self.count }
+    }
+
+    /// Forgets what was recorded since.
+    pub(crate) fn truncate(&mut self, end: RedoEnd) {
+        self.bytes.truncate(end.bytes);
+        self.count = end.count;
+    }
+}
+
+/// A place behind some changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RedoEnd {
+    bytes: usize,
+    count: u32,
 }
 
 /// A change as it is read back: a key, and its value unless the row is removed.

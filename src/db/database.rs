@@ -174,6 +174,49 @@ impl Database {
         Ok(outcome)
     }
 
+    /// As [`update`](Self::update), but several threads that do so at once share one transaction, one commit, and one write to
+    /// the medium. Each closure sees what those before it in the same transaction changed. Where one fails or panics what it did
+    /// is undone, and that of the others is committed.
+    ///
+    /// A closure may run again, where the transaction that it shared had to be given up: because another closure of it failed
+    /// after it had changed tables themselves or a lot of rows, or because all together found no room. Only what it did in its
+    /// last run counts, so it should change nothing but the database and what it owns.
+    ///
+    /// It must not begin a write transaction of its own, as it would wait for itself.
+    ///
+    /// Cost: as `update` where no other thread writes; with many, a share of one commit.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), cowslip::Error> {
+    /// use cowslip::{Database, TableDefinition};
+    /// const VISITS: TableDefinition<&str, u64> = TableDefinition::new("visits");
+    /// let db = Database::in_memory()?;
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..4 {
+    ///         scope.spawn(|| {
+    ///             db.submit(|tx| {
+    ///                 let mut visits = tx.open_table(VISITS)?;
+    ///                 let before = visits.get("home")?.map_or(0, |count| count.value());
+    ///                 visits.insert("home", before + 1)?;
+    ///                 Ok::<_, cowslip::Error>(())
+    ///             })
+    ///         });
+    ///     }
+    /// });
+    /// assert_eq!(db.begin_read()?.open_table(VISITS)?.get("home")?.map(|count| count.value()), Some(4));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Whatever `write` returns, or what beginning or committing failed with.
+    pub fn submit<T, E: From<TransactionError> + From<CommitError>>(
+        &self,
+        write: impl FnMut(&WriteTransaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.core.submissions.submit(&self.core, write)
+    }
+
     /// What was noticed when the file was opened: recovery after a crash, damage that was survived. Empty where
     /// the last session closed and nothing is damaged; a slot torn by a failed commit stays noted until the next commit.
     #[must_use]

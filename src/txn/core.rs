@@ -10,6 +10,7 @@ use super::error::TransactionError;
 use super::queue::CommitQueue;
 use super::reclaim::Reclaim;
 use super::room::FoldingRoom;
+use super::shared::Submissions;
 use crate::base::clock::{Clock, Deadline, Stopwatch};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::{Run, TransactionId};
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     /// Commits that wait to be durable; `Durable::head` is the last of them, if any.
     pub(crate) queue: Arc<CommitQueue>,
     pub(super) checkpointer: Arc<Checkpointer>,
+    pub(crate) submissions: Submissions,
     pub(crate) notes: Vec<OpenNote>,
     pub(crate) read_only: bool,
     /// Random number of this session.
@@ -154,6 +156,7 @@ impl Core {
         let (store, pins) = (Arc::new(opened.store), Pins::new(published));
         Arc::new(Self {
             checkpointer: Checkpointer::new(Arc::clone(&store), options.checkpoint_lag_commits),
+            submissions: Submissions::default(),
             queue: CommitQueue::new(Arc::clone(&store), Arc::clone(&pins)),
             store,
             space: Arc::new(opened.space),

@@ -23,6 +23,7 @@ pub(crate) mod recover;
 mod recover_tests;
 mod replay;
 pub(crate) mod room;
+pub(crate) mod shared;
 pub(crate) mod shutdown;
 pub(crate) mod staged;
 pub(crate) mod stats;

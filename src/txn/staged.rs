@@ -8,7 +8,7 @@ use crate::base::error::{Result, StorageError};
 use crate::btree::buffered::BufferedTree;
 use crate::btree::merge;
 use crate::btree::overlaid::OverlaidTree;
-use crate::btree::redo::Redo;
+use crate::btree::redo::{Redo, RedoEnd};
 use crate::btree::tree::TreeMut;
 use crate::catalog::record::TableRecord;
 use crate::delta::layers::TableDelta;
@@ -71,6 +71,13 @@ pub(crate) struct OverlaidRows {
     pub(super) redo: Redo,
 }
 
+/// What a transaction had laid over a table, and recorded.
+#[derive(Debug)]
+pub(super) struct RowsMark {
+    delta: TableDelta,
+    recorded: RedoEnd,
+}
+
 impl OverlaidRows {
     pub(super) fn new(tree: OverlaidTree) -> Self {
         Self { tree, redo: Redo::default() }
@@ -96,6 +103,17 @@ impl OverlaidRows {
 
     pub(super) fn is_changed(&self) -> bool {
         self.redo.count() > 0
+    }
+
+    /// How far the transaction has come with the table.
+    pub(super) fn mark(&self) -> RowsMark {
+        RowsMark { delta: self.tree.delta.clone(), recorded: self.redo.end() }
+    }
+
+    /// Undoes what was done since.
+    pub(super) fn roll_back_to(&mut self, mark: RowsMark) {
+        self.tree.delta = mark.delta;
+        self.redo.truncate(mark.recorded);
     }
 
     /// Gives a key a value, or removes its row. `had_row` says whether there is one, where that is known.

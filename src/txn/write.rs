@@ -28,10 +28,10 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 /// A transaction whose changes take more than this has no record.
-const RECORDED_BYTES_MAX: usize = 1 << 20;
+pub(super) const RECORDED_BYTES_MAX: usize = 1 << 20;
 
 /// Nor has one that makes more of them: from here on changing the trees costs less.
-const RECORDED_CHANGES_MAX: usize = 4096;
+pub(super) const RECORDED_CHANGES_MAX: usize = 4096;
 
 /// Values from this length on are neither recorded nor buffered.
 const BUFFERED_VALUE_BYTES_MAX: usize = 64 << 10;
@@ -86,8 +86,8 @@ pub(super) struct OpenTransaction {
     /// The version that it builds on.
     pub(super) base: SnapshotPages,
     /// Changes that are recorded for the log, and their bytes.
-    recorded_changes: AtomicUsize,
-    recorded_bytes: AtomicUsize,
+    pub(super) recorded_changes: AtomicUsize,
+    pub(super) recorded_bytes: AtomicUsize,
     pub(super) ending: Ending,
     pub(super) turn: TurnGuard,
 }

@@ -80,6 +80,8 @@ mod space;
 #[cfg(test)]
 mod stats;
 #[cfg(test)]
+mod submit;
+#[cfg(test)]
 mod sweeps;
 #[cfg(test)]
 mod tables;
