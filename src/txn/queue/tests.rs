@@ -47,6 +47,13 @@ fn push(queue: &Arc<CommitQueue>, id: u64, body_bytes: usize, is_hidden: bool) -
     CommitFuture::new(outcome)
 }
 
+/// As one that the thread which made it waits for: no other thread writes for it.
+fn push_waited_for(queue: &Arc<CommitQueue>, id: u64, body_bytes: usize, is_hidden: bool) {
+    let record = Some(QueuedRecord { body: vec![1; body_bytes], changes: 2 });
+    let watch = CommitWatch::new(&queue.store);
+    queue.push(Queued { version: version(id), record, is_hidden, due: None, outcomes: Vec::new(), watch });
+}
+
 fn outcome(future: &mut CommitFuture) -> Poll<Result<TransactionId, String>> {
     let outcome = std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()));
     outcome.map(|outcome| outcome.map_err(|error| error.to_string()))
@@ -98,7 +105,7 @@ fn r18_whoever_adds_to_a_long_queue_writes_it() {
     let queue = started();
     let mut queued_bytes = 0;
     for id in 1.. {
-        _ = push(&queue, id, 50_000, false);
+        push_waited_for(&queue, id, 50_000, false);
         queued_bytes += 50_000;
         queue.finish(TransactionId::new(id)).unwrap();
         if queued_bytes > QUEUED_BYTES_MAX {
@@ -113,7 +120,7 @@ fn r18_whoever_adds_to_a_long_queue_writes_it() {
 fn a_group_is_no_longer_than_a_reader_believes() {
     let queue = started();
     for id in 1..=3 {
-        _ = push(&queue, id, BODY_BYTES_MAX / 2, true);
+        push_waited_for(&queue, id, BODY_BYTES_MAX / 2, true);
     }
     let mut state = queue.state.lock();
     assert_eq!((state.take_group().len(), state.in_flight), (2, 2));
