@@ -234,7 +234,7 @@ fn ranges_agree(table: &UntypedTable, rows: &Rows) -> Result<bool, Error> {
 fn write(database: Database, disk: &Bytes, before: Option<State>, wrong: &mut Vec<String>) {
     let changed = change(&database);
     let committed = changed.is_ok();
-    let still_sound = database.check_integrity().is_ok();
+    let unsound = database.check_integrity().err();
     let closed = database.close().is_ok();
     let reopened = builder().open_with_storage(disk.clone());
     let after = reopened.map_err(Error::from).and_then(|database| {
@@ -245,8 +245,8 @@ fn write(database: Database, disk: &Bytes, before: Option<State>, wrong: &mut Ve
     });
     // Nothing is promised of what a file that contradicts itself becomes, but that all of this comes to an end.
     let Some(mut expected) = before else { return };
-    if !still_sound {
-        wrong.push("a transaction made a sound file unsound".into());
+    if let Some(error) = unsound {
+        wrong.push(format!("a transaction ({changed:?}) made a sound file unsound: {error}"));
     }
     if !committed {
         return;
