@@ -429,6 +429,28 @@ fn pitfall_49_a_region_table_that_lies_is_refused() {
 }
 
 #[test]
+fn pitfall_49_a_hint_that_hides_free_blocks_is_found_by_the_first_check_whatever_region_it_is_of() {
+    let sound = Image::sample();
+    let count = RegionTable::regions_in(sound.slot.region_table.len_bytes).unwrap() as usize;
+    let mut edited = 0;
+    for region in 0..count {
+        let mut image = sound.clone();
+        let mut hides = false;
+        edit_regions(&mut image, |table| {
+            let entry = &mut table.entries[region];
+            hides = entry.active.is_some() && entry.free_order_max > Some(0);
+            entry.free_order_max = if hides { Some(0) } else { entry.free_order_max };
+        });
+        if hides {
+            let error = image.open().unwrap().check_integrity().unwrap_err();
+            assert!(error.to_string().contains("the hint hides free blocks"), "region {region}: {error}");
+            edited += 1;
+        }
+    }
+    assert!(edited > 0, "a region has free blocks");
+}
+
+#[test]
 fn pitfall_48_a_page_that_two_parents_name_is_freed_once_and_then_an_error() {
     let mut image = Image::sample();
     let (page, _) = *image.nodes.iter().find(|(_, level)| *level > 1).unwrap();

@@ -173,7 +173,8 @@ impl Core {
         let leaked = allocated.iter().find(|unit| !expected.contains(unit));
         let lost = expected.iter().find(|unit| !allocated.contains(unit));
         match (leaked, lost) {
-            (None, None) => Ok(()),
+            // By now all regions are loaded, and so their hints can be compared.
+            (None, None) => Ok(space.check()?),
             (Some(unit), _) => {
                 Err(StorageError::corrupted(format!("unit {unit} is allocated, but nothing reaches it")))
             }
