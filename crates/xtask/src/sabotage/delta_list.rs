@@ -139,7 +139,7 @@ pub(super) const DELTA_SABOTAGES: &[Sabotage] = &[
         rule: "R15: ids that readers saw before a crash come back to nothing else",
         file: "src/txn/shutdown.rs",
         find: "mark_closed(!self.is_beyond_seen(durable.head.id))",
-        replace: "mark_closed(!self.is_beyond_seen(TransactionId::new(u64::MAX)))",
+        replace: "mark_closed(self.is_read_only())",
         commands: STORE,
     },
     Sabotage {
