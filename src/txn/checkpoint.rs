@@ -30,7 +30,7 @@ pub(super) enum LogAfter {
     None,
     /// It stays where it is.
     Kept,
-    /// There is one with room for records of so many bytes.
+    /// There is one, with room for records of so many bytes if the one before was too short for them.
     Begun { record_bytes: usize },
 }
 
@@ -248,10 +248,9 @@ impl Core {
             let segment = LogSegment { page: run.page, units: run.units, nonce: nonce_for(run) };
             LogPlan::New(LogWriter::new(segment, layout.unit_bytes()))
         };
-        let was_short = self.queue.log().is_some_and(|log| record_bytes > 0 && !log.has_room(record_bytes));
         let wish = SizeWish {
             last_units: old.as_ref().map_or(0, |old| old.room().segment().units),
-            record_bytes: if was_short || old.is_none() { record_bytes as u64 } else { 0 },
+            record_bytes: record_bytes as u64,
             file_units: self.store.end_units(),
             bytes_max: self.log_bytes_max,
         };

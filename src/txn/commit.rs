@@ -175,8 +175,8 @@ impl WriteTransaction {
         Ok(sealed.map_or((head, None), |ready| (self.id, Some(ready))))
     }
 
-    /// The version that the transaction makes where what changed is laid over the trees, and its record; `None` with a length
-    /// where it has to be trees, because log, memory or file have no room.
+    /// The version that the transaction makes where what changed is laid over the trees, and its record. Where log, memory or
+    /// file have no room it has to be trees: then the length of the record that the log is too short for, zero if it is not.
     fn lay_over(&self, core: &Core, tables: &BTreeMap<String, Staged>) -> Result<Result<(Version, Way), usize>> {
         let changed: Vec<_> = tables.iter().filter_map(|(name, staged)| Some((name, staged.own_changes()?))).collect();
         let mut durable = core.durable.lock();
@@ -189,9 +189,10 @@ impl WriteTransaction {
         });
         let body = record::encode(&head, &parts.collect::<Vec<_>>());
         let changes = changed.iter().map(|(_, (_, rows))| u64::from(rows.redo.count())).sum();
+        let fits = |log: &LogRoom| log.has_room(body.len());
         let log_has_room = |durable: &Durable| {
-            let fits = |log: LogRoom| log.has_room(body.len()) && log.changes() + changes <= REPLAY_CHANGES_MAX;
-            core.queue.log().is_some_and(fits) && !durable.is_log_cut()
+            let is_replayed_soon = |log: &LogRoom| log.changes() + changes <= REPLAY_CHANGES_MAX;
+            core.queue.log().is_some_and(|log| fits(&log) && is_replayed_soon(&log)) && !durable.is_log_cut()
         };
         let lay_over = |durable: &Durable| {
             let mut version = Version { id: self.id, commit_time_micros, ..durable.head.clone() };
@@ -204,9 +205,12 @@ impl WriteTransaction {
             // The checkpoint that goes on may make room.
             core.finish_checkpoint(&mut durable)?;
         }
+        // Asked before what is queued is written: that takes less room in groups than was kept for it, and would make a log
+        // look long enough that never is.
+        let too_long_bytes = if core.queue.log().as_ref().is_none_or(|log| !fits(log)) { body.len() } else { 0 };
         let version = lay_over(&durable);
         if !core.has_room_over_trees(&mut durable, &version.delta)? {
-            return Ok(Err(body.len()));
+            return Ok(Err(too_long_bytes));
         }
         if log_has_room(&durable) {
             return Ok(Ok((version, Way::Record(QueuedRecord { body, changes }))));
@@ -215,7 +219,7 @@ impl WriteTransaction {
         if self.durability == Durability::None && !is_far_ahead {
             return Ok(Ok((version, Way::Memory)));
         }
-        Ok(Err(body.len()))
+        Ok(Err(too_long_bytes))
     }
 
     /// Makes all that changed trees, and computes their checksums; `None` where nothing changed. Without the log, or where

@@ -356,6 +356,28 @@ fn ten_thousand_small_commits_keep_file_and_log_bounded() {
     assert!(found(&builder, &image) == model);
 }
 
+#[test]
+fn a_log_gets_longer_where_many_commits_wait_to_be_written_as_one() {
+    let storage = SharedBytes::default();
+    let builder = Builder::new().test_identity([7; 16]).sync_delay_max(std::time::Duration::from_secs(3600));
+    let db = builder.create_with_storage(storage.clone()).unwrap();
+    let mut model = Model::new();
+    set(&db, &mut model, 0..4000, 0, 1000);
+    let before = db.stats().commits;
+    for round in 0..200 {
+        let mut tx = db.begin_write().unwrap();
+        tx.set_durability(cowslip::Durability::Buffered).unwrap();
+        tx.open_table(ROWS).unwrap().put(round, &value(round, round, 50)[..]).unwrap();
+        tx.commit().unwrap();
+        model.insert(round, value(round, round, 50));
+    }
+    let (after, capacity_bytes) = (db.stats().commits, db.stats().log.capacity_bytes);
+    assert!(after.slot - before.slot <= 2, "the first commit begins a log, and another makes it longer: {after:?}");
+    assert!(capacity_bytes > 64 * 4096, "{capacity_bytes} bytes");
+    assert!(rows(&db).unwrap() == model);
+    assert_sound(&db);
+}
+
 /// Rows of a copy.
 fn found(builder: &Builder, image: &[u8]) -> Model {
     let db = builder.open_with_storage(SharedBytes::of(image.to_vec())).unwrap();
