@@ -137,11 +137,11 @@ impl Database {
     /// Makes every commit durable that was made before, with whatever [`Durability`](crate::Durability). One whose future
     /// ([`WriteTransaction::commit_async`]) is still pending may be left out.
     ///
-    /// Where some were made with [`Durability::None`](crate::Durability::None) it waits for a running write transaction; a
-    /// thread that holds one itself would wait for ever.
+    /// Where some that were made with [`Durability::None`](crate::Durability::None) have no record in the redo log, it waits for a
+    /// running write transaction; a thread that holds one itself would wait for ever.
     ///
-    /// Cost: nothing where all is durable; one small write for commits with
-    /// [`Durability::Buffered`](crate::Durability::Buffered); a checkpoint where some have none.
+    /// Cost: nothing where all is durable; one write of the records that wait, which most small commits have; a checkpoint where
+    /// some have none, because there is no log, or it had no room when they were made.
     ///
     /// # Errors
     /// A storage error: how much of it became durable is unknown until the database is reopened.

@@ -109,7 +109,7 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     /// until a checkpoint has brought it into the tree; otherwise nothing.
     ///
     /// # Errors
-    /// None today; the signature is that of other tables.
+    /// When a page cannot be read or is damaged.
     pub fn len(&self) -> Result<u64, StorageError> {
         self.rows.len().map_err(|error| error.in_table(&self.name))
     }
@@ -117,7 +117,7 @@ impl<K: Key + 'static, V: Value + 'static> ReadOnlyTable<K, V> {
     /// Whether there is no row.
     ///
     /// # Errors
-    /// None today; the signature is that of other tables.
+    /// When a page cannot be read or is damaged.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
         self.rows.is_empty().map_err(|error| error.in_table(&self.name))
     }

@@ -267,10 +267,11 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     }
 
     /// Number of rows. Costs a lookup for each recent change that was made without one, by `put` or `delete` or before a crash,
-    /// until a checkpoint has brought it into the tree; otherwise nothing.
+    /// until a checkpoint has brought it into the tree; otherwise nothing. In a transaction with many changes those that wait to
+    /// be brought into the tree are brought there first.
     ///
     /// # Errors
-    /// When an earlier operation failed half-way.
+    /// When a page cannot be read or is damaged, or an earlier operation failed half-way.
     pub fn len(&self) -> Result<u64, StorageError> {
         match self.view()? {
             View::Overlaid(rows) => rows.len().map_err(|error| error.in_table(self.name())),
@@ -281,7 +282,7 @@ impl<'t, K: Key + 'static, V: Value + 'static> Table<'t, K, V> {
     /// Whether there is no row.
     ///
     /// # Errors
-    /// When an earlier operation failed half-way.
+    /// When a page cannot be read or is damaged, or an earlier operation failed half-way.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
         match self.view()? {
             View::Overlaid(rows) => rows.is_empty().map_err(|error| error.in_table(self.name())),

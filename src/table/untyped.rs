@@ -104,7 +104,7 @@ impl UntypedTable {
     /// until a checkpoint has brought it into the tree; otherwise nothing.
     ///
     /// # Errors
-    /// None today; the signature is that of other tables.
+    /// When a page cannot be read or is damaged.
     pub fn len(&self) -> Result<u64, StorageError> {
         self.rows.len()
     }
@@ -112,7 +112,7 @@ impl UntypedTable {
     /// Whether there is no row.
     ///
     /// # Errors
-    /// None today; the signature is that of other tables.
+    /// When a page cannot be read or is damaged.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
         self.rows.is_empty()
     }
@@ -186,10 +186,11 @@ impl<'t> UntypedTableMut<'t> {
     }
 
     /// Number of rows. Costs a lookup for each recent change that was made without one, by `put` or `delete` or before a crash,
-    /// until a checkpoint has brought it into the tree; otherwise nothing.
+    /// until a checkpoint has brought it into the tree; otherwise nothing. In a transaction with many changes those that wait to
+    /// be brought into the tree are brought there first.
     ///
     /// # Errors
-    /// When an earlier operation failed half-way.
+    /// When a page cannot be read or is damaged, or an earlier operation failed half-way.
     pub fn len(&self) -> Result<u64, StorageError> {
         self.rows.len()
     }
@@ -197,7 +198,7 @@ impl<'t> UntypedTableMut<'t> {
     /// Whether there is no row.
     ///
     /// # Errors
-    /// When an earlier operation failed half-way.
+    /// When a page cannot be read or is damaged, or an earlier operation failed half-way.
     pub fn is_empty(&self) -> Result<bool, StorageError> {
         self.rows.is_empty()
     }

@@ -202,7 +202,7 @@ impl Checkpointer {
     }
 }
 
-/// A checkpoint begins when the log or the memory for pages that it tells of is so full, in thousandths.
+/// A checkpoint begins when the log, or the memory for what is laid over trees, is so full, in thousandths.
 const FILL_DUE: u32 = 500;
 
 /// From here on transactions wait a little before they begin, the longer the fuller it is.

@@ -21,10 +21,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Records that nobody waits for take so much memory at most: then whoever adds one writes them.
+/// Records that nobody waits for take so much memory at most: then whoever adds one writes them, or a thread for those whose
+/// commits are futures.
 const QUEUED_BYTES_MAX: usize = 1 << 20;
 
-/// Commits whose pages are complete in memory.
+/// Commits that wait for the medium, and those that nobody waits for.
 #[derive(Debug)]
 pub(crate) struct CommitQueue {
     store: Arc<PageStore>,

@@ -160,9 +160,9 @@ pub struct CheckpointStats {
     pub begun: u64,
     /// How many are durable.
     pub finished: u64,
-    /// How many failed: for want of room, after which the next one may succeed, or because a write or sync failed, after which
-    /// nothing is written. Where the storage panics while somebody waits for a checkpoint, that thread panics, and the
-    /// checkpoint neither finished nor failed.
+    /// How many failed: for want of room, or because a page could not be read, after which the next one may succeed; or because
+    /// a write or sync failed, after which nothing is written. Where the storage panics while somebody waits for a checkpoint,
+    /// that thread panics, and the checkpoint neither finished nor failed.
     pub failed: u64,
     /// How long the last one took that is durable.
     pub last_duration: Option<Duration>,
@@ -173,7 +173,7 @@ pub struct CheckpointStats {
     pub age: Duration,
 }
 
-/// The redo log, and what a checkpoint would have to write now. See [`DatabaseStats::log`].
+/// The redo log, and what waits for a checkpoint. See [`DatabaseStats::log`].
 ///
 /// ```
 /// # fn main() -> Result<(), cowslip::Error> {
@@ -191,7 +191,7 @@ pub struct LogStats {
     pub capacity_bytes: u64,
     /// Changes of rows that an opening after a crash would make again.
     pub changes: u64,
-    /// Memory of pages that are not in the file yet.
+    /// Memory of changes of rows that the newest version has beside its trees, until a checkpoint has brought them into these.
     pub unwritten_bytes: u64,
 }
 
