@@ -175,8 +175,8 @@ impl Database {
     }
 
     /// As [`update`](Self::update), but several threads that do so at once share one transaction, one commit, and one write to
-    /// the medium. Each closure sees what those before it in the same transaction changed. Where one fails or panics what it did
-    /// is undone, and that of the others is committed.
+    /// the medium. Each closure sees what those before it in the same transaction changed. Where one fails or panics what it
+    /// did is undone, and that of the others is committed.
     ///
     /// A closure may run again, where the transaction that it shared had to be given up: because another closure of it failed
     /// after it had changed tables themselves or a lot of rows, or because all together found no room. Only what it did in its
@@ -331,7 +331,8 @@ impl Database {
     /// same, but cannot report a failure.
     ///
     /// # Errors
-    /// [`CloseError::InUse`] while other handles, transactions, tables, ranges or guards live; the last of them then closes the file.
+    /// [`CloseError::InUse`] while other handles, transactions, tables, ranges or guards live; the last of them then closes the
+    /// file.
     /// [`CloseError::Storage`] where writing failed, now or before for commits that readers saw and that nothing promised to
     /// be durable; the next opening recovers the last durable commit.
     pub fn close(self) -> Result<(), CloseError> {

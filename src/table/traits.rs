@@ -61,8 +61,9 @@ pub(crate) mod sealed {
 
 /// A type that a table can store.
 ///
-/// For a newtype around a type that is stored already, [`Newtype`](crate::Newtype) is the short way. The implementing type is a marker that is named in a table definition; [`Value::SelfType`] is what the caller
-/// passes and gets back, and may borrow from the stored bytes: for `&str` it is a `&str` into the page.
+/// For a newtype around a type that is stored already, [`Newtype`](crate::Newtype) is the short way. The implementing type
+/// is a marker that is named in a table definition; [`Value::SelfType`] is what the caller passes and gets back, and may borrow
+/// from the stored bytes: for `&str` it is a `&str` into the page.
 ///
 /// ```
 /// use cowslip::{DecodeError, TypeName, Value};

@@ -175,8 +175,8 @@ impl Ledger {
                 // What the older slot and its log tell: all that was safe before the newest slot was written.
                 let was_safe = |moment: &&Moment| moment.acked.is_some_and(|acked| acked <= written);
                 let Some(safe) = timeline.moments.iter().rposition(|moment| was_safe(&moment)) else { continue };
-                // What waited for nothing may have been kept all the same, and what the log tells of: where the newest slot is a
-                // checkpoint, records go on from those of the slot before.
+                // What waited for nothing may have been kept all the same, and what the log tells of: where the newest slot is
+                // a checkpoint, records go on from those of the slot before.
                 let is_recorded = |moment: &Moment| groups(&operations, moment.begun..end).next().is_some();
                 let may_be_kept = |moment: &&Moment| !moment.waits || is_recorded(moment);
                 let kept = timeline.moments[safe + 1..].iter().take_while(may_be_kept).count();
@@ -214,10 +214,13 @@ fn groups(operations: &[Operation], range: Range<u64>) -> impl Iterator<Item = R
     })
 }
 
-/// Whether records after the newest slot stand where the slot before it may need some, older than itself too, or pages were written that may
-/// stand where it has pages: that is allowed, and the older slot is of no use from then on.
+/// Whether records after the newest slot stand where the slot before it may need some, older than itself too, or pages were
+/// written that may stand where it has pages: that is allowed, and the older slot is of no use from then on.
 fn may_be_written_over(operations: &[Operation], written: u64, end: u64) -> bool {
-    let is_page = |kind: &OperationKind| matches!(kind, OperationKind::Write { offset, mode: WriteMode::Plain, .. } if *offset >= FIXED_BYTES);
+    let is_page = |kind: &OperationKind| match kind {
+        OperationKind::Write { offset, mode: WriteMode::Plain, .. } => *offset >= FIXED_BYTES,
+        _ => false,
+    };
     operations.iter().any(|done| (written + 1..end).contains(&done.number) && is_page(&done.kind))
         || groups(operations, written + 1..end)
             .any(|new| groups(operations, 0..written).any(|old| new.start < old.end && old.start < new.end))
