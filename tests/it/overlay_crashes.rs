@@ -171,24 +171,31 @@ fn records_count_only_for_the_table_and_the_time_that_they_were_made_for() {
     }
 }
 
-#[test]
-fn a_slot_of_one_table_leaves_the_rows_over_others_to_the_log() {
+/// An empty database that makes no checkpoint beside the transactions, and what commits a step in it: that says whether the
+/// commit was recorded in the log, and what the database holds from then on.
+fn committing() -> (Builder, SimDisk, impl FnMut(Step) -> (bool, State)) {
     let builder = tiny().test_checkpoint_lag(1000);
     let disk = SimDisk::new();
     let db = builder.create_with_storage(disk.clone()).unwrap();
-    let mut now = State::new();
-    let mut commit = |step: &dyn Fn(&mut WriteTransaction, &mut State)| {
-        let (from, mut tx) = (disk.next_operation(), db.begin_write().unwrap());
+    let (on, mut now) = (disk.clone(), State::new());
+    let commit = move |step: Step| {
+        let (from, mut tx) = (on.next_operation(), db.begin_write().unwrap());
         step(&mut tx, &mut now);
         tx.commit().unwrap();
-        (is_logged(&disk, from), now.clone())
+        (is_logged(&on, from), now.clone())
     };
-    commit(&|tx, state| ["ash", "fir"].iter().for_each(|name| set(tx, state, name, 0..100, 0, 30)));
-    let (_, before) = commit(&|tx, state| set(tx, state, "ash", 0..1, 1, 30));
-    assert!(commit(&|tx, state| set(tx, state, "ash", 7..8, 2, 30)).0, "it is recorded");
+    (builder, disk, commit)
+}
+
+#[test]
+fn a_slot_of_one_table_leaves_the_rows_over_others_to_the_log() {
+    let (builder, disk, mut commit) = committing();
+    commit(|tx, state| ["ash", "fir"].iter().for_each(|name| set(tx, state, name, 0..100, 0, 30)));
+    let (_, before) = commit(|tx, state| set(tx, state, "ash", 0..1, 1, 30));
+    assert!(commit(|tx, state| set(tx, state, "ash", 7..8, 2, 30)).0, "it is recorded");
     let log = segment(&disk.image()).unwrap();
-    assert!(commit(&|tx, state| set(tx, state, "fir", 7..8, 2, 30)).0, "it is recorded");
-    let (is_recorded, after) = commit(&|tx, state| {
+    assert!(commit(|tx, state| set(tx, state, "fir", 7..8, 2, 30)).0, "it is recorded");
+    let (is_recorded, after) = commit(|tx, state| {
         tx.set_two_phase_commit(true);
         set(tx, state, "ash", 7..9, 3, 30);
     });
@@ -390,21 +397,12 @@ fn ids_that_only_memory_knew_are_not_used_again() {
 
 #[test]
 fn records_of_a_name_are_not_replayed_into_an_unchanged_table_that_takes_it() {
-    let builder = tiny().test_checkpoint_lag(1000);
-    let disk = SimDisk::new();
-    let db = builder.create_with_storage(disk.clone()).unwrap();
-    let mut now = State::new();
-    let mut commit = |step: &dyn Fn(&mut WriteTransaction, &mut State)| {
-        let (from, mut tx) = (disk.next_operation(), db.begin_write().unwrap());
-        step(&mut tx, &mut now);
-        tx.commit().unwrap();
-        (is_logged(&disk, from), now.clone())
-    };
-    commit(&|tx, state| ["ash", "fir", "yew"].iter().for_each(|name| set(tx, state, name, 0..100, 0, 30)));
-    commit(&|tx, state| set(tx, state, "ash", 0..1, 1, 30));
-    assert!(commit(&|tx, state| set(tx, state, "ash", 7..8, 2, 30)).0, "it is recorded");
-    assert!(commit(&|tx, state| set(tx, state, "fir", 7..8, 2, 30)).0, "it is recorded, and keeps the log");
-    let (is_recorded, after) = commit(&|tx, state| {
+    let (builder, disk, mut commit) = committing();
+    commit(|tx, state| ["ash", "fir", "yew"].iter().for_each(|name| set(tx, state, name, 0..100, 0, 30)));
+    commit(|tx, state| set(tx, state, "ash", 0..1, 1, 30));
+    assert!(commit(|tx, state| set(tx, state, "ash", 7..8, 2, 30)).0, "it is recorded");
+    assert!(commit(|tx, state| set(tx, state, "fir", 7..8, 2, 30)).0, "it is recorded, and keeps the log");
+    let (is_recorded, after) = commit(|tx, state| {
         rename(tx, state, "ash", "oak");
         rename(tx, state, "yew", "ash");
     });
