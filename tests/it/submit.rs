@@ -5,7 +5,7 @@
 
 use crate::fixture::{Model, ROWS, SharedBytes, assert_sound, put_by_slot, rows, tiny, value};
 use crate::gated::{self, Fate};
-use cowslip::sim::SimDisk;
+use cowslip::sim::{CrashPlan, SimDisk};
 use cowslip::{
     Builder, CommitError, Database, Durability, Error, StorageError, TableDefinition, TableError, TransactionError,
     WriteTransaction,
@@ -276,4 +276,125 @@ fn where_writing_fails_those_who_share_the_transaction_are_told_and_nobody_waits
         let found = rows(&gated::builder().open_with_storage(disk.crashed()).unwrap()).unwrap();
         assert!(found.len() > model.len(), "{fate:?}: what was acknowledged is there");
     }
+}
+
+/// Sets rows that take more than a record may.
+fn set_large(tx: &WriteTransaction, round: u64) -> Result<(), Error> {
+    let mut rows = tx.open_table(ROWS)?;
+    (0..30).try_for_each(|key| rows.put(key, &value(key, round, 40_000)[..]))?;
+    Ok(())
+}
+
+fn large(round: u64) -> Model {
+    (0..30).map(|key| (key, value(key, round, 40_000))).collect()
+}
+
+#[test]
+fn a_closure_that_changes_more_than_a_record_holds_commits_by_a_slot_or_leaves_nothing() {
+    let (disk, builder) = (SimDisk::new(), gated::builder());
+    let db = builder.create_with_storage(disk.clone()).unwrap();
+    put_by_slot(&db, 0..1, 0, 30);
+    put_by_slot(&db, 0..1, 1, 30);
+    let before = db.stats().commits;
+    db.submit(|tx| set_large(tx, 2)).unwrap();
+    let after = db.stats().commits;
+    assert_eq!((after.slot - before.slot, after.log - before.log), (1, 0));
+    let found = builder.open_with_storage(disk.crash_image(&CrashPlan::nothing(disk.next_operation()))).unwrap();
+    assert!(rows(&found).unwrap() == large(2), "it is durable");
+    let failed = db.submit(|tx| set_large(tx, 3).map_err(Failure::from).and(Err::<(), _>(Failure::Asked)));
+    assert!(matches!(failed, Err(Failure::Asked)), "{failed:?}");
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        db.submit(|tx| -> Result<(), Error> {
+            set_large(tx, 4)?;
+            std::panic::resume_unwind(Box::new("asked"))
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(db.stats().commits.total(), after.total());
+    assert!(rows(&db).unwrap() == large(2));
+    db.submit(|tx| set_large(tx, 5)).unwrap();
+    assert!(rows(&db).unwrap() == large(5));
+    assert_sound(&db);
+}
+
+#[test]
+fn small_closures_beside_one_that_changes_more_than_a_record_holds_are_each_committed_once() {
+    let (disk, builder) = (SimDisk::new(), gated::builder());
+    let db = builder.create_with_storage(disk.clone()).unwrap();
+    db.update(|tx| set_large(tx, 0).and_then(|()| add(tx, 0))).unwrap();
+    thread::scope(|scope| {
+        let db = &db;
+        scope.spawn(move || {
+            for round in 1..=8 {
+                let outcome = db.submit(|tx| {
+                    add(tx, 0)?;
+                    set_large(tx, round)?;
+                    if round % 2 == 0 { Err(Failure::Asked) } else { Ok(()) }
+                });
+                assert_eq!(outcome.is_err(), round % 2 == 0, "{outcome:?}");
+            }
+        });
+        for thread in 1..=3 {
+            scope.spawn(move || {
+                for round in 1..=40 {
+                    let count = db.submit(|tx| add(tx, thread)).unwrap();
+                    assert_eq!(count, round, "nobody else counts for this thread");
+                }
+            });
+        }
+    });
+    let found = builder.open_with_storage(disk.crash_image(&CrashPlan::nothing(disk.next_operation()))).unwrap();
+    for db in [db, found] {
+        assert_eq!(counts(&db), [(0, 5), (1, 40), (2, 40), (3, 40)].into());
+        assert!(rows(&db).unwrap() == large(7));
+        assert_sound(&db);
+    }
+}
+
+#[test]
+fn submit_waits_for_nothing_where_commits_of_the_database_do_not() {
+    for durability in [Durability::None, Durability::Buffered] {
+        let builder = gated::builder().durability(durability);
+        let (disk, db, mut model) = gated::started(&builder);
+        gated::commit(&db, Durability::Immediate, 50);
+        model.insert(50, value(50, 1, 30));
+        let before = (db.stats().commits.log, disk.forced());
+        // Whoever writes a record now comes to no end.
+        disk.close();
+        for outcome in crowd(&db, 100..106, || {}, WriteTransaction::id) {
+            outcome.unwrap().unwrap();
+        }
+        let after = (db.stats().commits.log, disk.forced());
+        assert!(after.0 > before.0 && after.1 == before.1, "{durability:?}: {before:?}, {after:?}");
+        let crashed = || rows(&builder.open_with_storage(disk.crashed()).unwrap()).unwrap();
+        assert!(crashed() == model, "{durability:?}: nothing of it is on the disk");
+        model.extend((100..106).map(|key| (key, value(key, 1, 20))));
+        assert!(rows(&db).unwrap() == model, "{durability:?}: readers see it");
+        disk.open();
+        db.sync().unwrap();
+        assert!(crashed() == model, "{durability:?}: it is durable");
+    }
+}
+
+#[test]
+fn submit_is_refused_where_the_database_is_open_for_reading_only() {
+    let bytes = SharedBytes::default();
+    let db = Builder::new().create_with_storage(bytes.clone()).unwrap();
+    db.update(|tx| add(tx, 0)).unwrap();
+    db.close().unwrap();
+    let image = bytes.image();
+    let db = Builder::new().open_read_only_with_storage(bytes.clone()).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let outcome = db.submit(|_| -> Result<(), Error> { unreachable!("there is no transaction") });
+                    assert!(matches!(outcome, Err(Error::Transaction(TransactionError::ReadOnly))), "{outcome:?}");
+                }
+            });
+        }
+    });
+    assert_eq!(counts(&db), [(0, 1)].into());
+    drop(db);
+    assert!(bytes.image() == image);
 }
