@@ -62,25 +62,40 @@ impl<T> RwLock<T> {
     }
 }
 
-/// A condition variable for [`Mutex`].
+/// A condition variable for [`Mutex`]. What is waited for changes under the lock only, and so a notification that finds nobody
+/// waiting costs no call of the system.
 #[derive(Debug, Default)]
-pub(crate) struct Condvar(RawCondvar);
+pub(crate) struct Condvar {
+    raw: RawCondvar,
+    /// How many wait. Changed under the lock: whoever changes what is waited for sees those who did not see that.
+    waiting: atomic::AtomicUsize,
+}
 
 impl Condvar {
     pub(crate) fn wait<'g, T>(&self, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T> {
-        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+        self.waiting.fetch_add(1, atomic::Ordering::Relaxed);
+        let guard = self.raw.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, atomic::Ordering::Relaxed);
+        guard
     }
 
     /// As [`wait`](Self::wait), but no longer than until the deadline.
     pub(crate) fn wait_until<'g, T>(&self, guard: MutexGuard<'g, T>, deadline: Deadline) -> MutexGuard<'g, T> {
-        self.0.wait_timeout(guard, deadline.left()).unwrap_or_else(PoisonError::into_inner).0
+        self.waiting.fetch_add(1, atomic::Ordering::Relaxed);
+        let (guard, _) = self.raw.wait_timeout(guard, deadline.left()).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, atomic::Ordering::Relaxed);
+        guard
     }
 
     pub(crate) fn notify_all(&self) {
-        self.0.notify_all();
+        if self.waiting.load(atomic::Ordering::Relaxed) > 0 {
+            self.raw.notify_all();
+        }
     }
 
     pub(crate) fn notify_one(&self) {
-        self.0.notify_one();
+        if self.waiting.load(atomic::Ordering::Relaxed) > 0 {
+            self.raw.notify_one();
+        }
     }
 }
