@@ -92,6 +92,11 @@ impl Encoder {
         Self::default()
     }
 
+    /// With room for so many bytes.
+    pub(crate) fn with_capacity(len: usize) -> Self {
+        Self { bytes: Vec::with_capacity(len) }
+    }
+
     pub(crate) fn u8(&mut self, value: u8) -> &mut Self {
         self.bytes(&[value])
     }

@@ -26,6 +26,7 @@ pub(crate) struct Redo {
 impl Redo {
     /// Records that a key has a value from here on, or none.
     pub(crate) fn record(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.bytes.reserve(change_bytes(key, value));
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("lengths were checked");
         self.bytes.extend_from_slice(&len(key).to_le_bytes());
         self.bytes.extend_from_slice(&value.map_or(REMOVED, len).to_le_bytes());

@@ -5,6 +5,7 @@
 //! Layer 1 (delta).
 
 use std::cmp::Ordering;
+use std::hint::black_box;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -48,11 +49,14 @@ fn head_of(key: &[u8]) -> u64 {
 impl Row {
     /// A key that has a value from here on, or none.
     pub(crate) fn new(key: &[u8], value: Option<&[u8]>, effect: Effect) -> Self {
-        let mut bytes = Vec::with_capacity(key.len() + value.map_or(0, <[u8]>::len));
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(value.unwrap_or_default());
+        let stored = value.unwrap_or_default();
+        // Collected from an iterator that knows its length, for that allocates once.
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, key.len() + stored.len()).collect();
+        let (key_part, value_part) = Arc::get_mut(&mut bytes).expect("it is new").split_at_mut(key.len());
+        key_part.copy_from_slice(key);
+        value_part.copy_from_slice(stored);
         let key_len = u32::try_from(key.len()).expect("the length of keys was checked");
-        Self { head: head_of(key), bytes: bytes.into(), key_len, is_removed: value.is_none(), effect }
+        Self { head: head_of(key), bytes, key_len, is_removed: value.is_none(), effect }
     }
 
     /// The same change, where it counts differently.
@@ -157,7 +161,10 @@ struct Child {
     node: Arc<Node>,
 }
 
-fn copied<T: Clone>(items: &[T]) -> Vec<T> {
+/// A copy of a node's items, each of which counts who holds it. The counts lie all over memory, and increments that others
+/// may see wait for one another: that they are read before brings them at the same time.
+fn copied<T: Clone>(items: &[T], holders: impl Fn(&T) -> usize) -> Vec<T> {
+    black_box(items.iter().map(holders).fold(0, usize::wrapping_add));
     let mut copy = Vec::with_capacity(NODE_MAX + 1);
     copy.extend_from_slice(items);
     copy
@@ -193,8 +200,8 @@ impl Node {
     fn own(node: &mut Arc<Self>) -> &mut Self {
         if Arc::get_mut(node).is_none() {
             *node = Arc::new(match &**node {
-                Self::Leaf(rows) => Self::Leaf(copied(rows)),
-                Self::Branch(children) => Self::Branch(copied(children)),
+                Self::Leaf(rows) => Self::Leaf(copied(rows, |row| Arc::strong_count(&row.bytes))),
+                Self::Branch(children) => Self::Branch(copied(children, |child| Arc::strong_count(&child.node))),
             });
         }
         Arc::get_mut(node).expect("it is shared with nobody")

@@ -36,7 +36,7 @@ pub(crate) struct RecordHead {
 /// Encodes a transaction.
 pub(crate) fn encode(head: &RecordHead, tables: &[TableChanges<'_>]) -> Vec<u8> {
     let parts: usize = tables.iter().map(|table| TABLE_BYTES + table.name.len() + table.changes.len()).sum();
-    let mut out = Encoder::new();
+    let mut out = Encoder::with_capacity(HEAD_BYTES + parts);
     out.u8(KIND_ROWS).u8(0).u16(0).u32(len_u32(HEAD_BYTES + parts));
     out.u64(head.id.get()).u64(head.previous.get()).u64(head.commit_time_micros);
     out.u32(len_u32(tables.len())).u32(0);
