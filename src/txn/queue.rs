@@ -4,10 +4,14 @@
 //! the first failure nothing more becomes durable, and everybody who waits learns of it.
 //! Layer 5 (txn). Lock order: whatever transactions lock, then the queue, then the pins. Rules: design.md, "Commit".
 
+mod gather;
+mod thread;
+
+use self::gather::Gathering;
 use super::future::Outcome;
 use super::log::{BODY_BYTES_MAX, LogRoom, LogWriter};
 use super::stats::CommitWatch;
-use crate::base::clock::Deadline;
+use crate::base::clock::{Deadline, Stopwatch};
 use crate::base::error::{Result, StorageError};
 use crate::base::ids::TransactionId;
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -21,9 +25,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Records that nobody waits for take so much memory at most: then whoever adds one writes them, or a thread for those whose
-/// commits are futures.
-const QUEUED_BYTES_MAX: usize = 1 << 20;
+/// Records that nobody waits for are written by the thread once they take so much memory.
+const QUEUED_BYTES_DUE: usize = 1 << 20;
+/// Whoever adds to more than so many waits until they are fewer, or to more than a share of the memory for changes.
+const QUEUED_BYTES_MAX: usize = 8 << 20;
+const QUEUED_SHARE: usize = 4;
 
 /// Commits that wait for the medium, and those that nobody waits for.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub(crate) struct CommitQueue {
     state: Mutex<State>,
     /// Notified when commits reached what they wait for, and when something was queued that the thread has to write.
     changed: Condvar,
+    /// Notified when a group was written, in turn: one for those whose commits are in it, the other for those of the next.
+    groups: [Condvar; 2],
     /// Writes what nobody waits for, once it is due.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -62,11 +70,17 @@ pub(super) struct QueuedRecord {
 
 #[derive(Debug)]
 struct Waiting {
-    commit: Queued,
+    id: TransactionId,
+    /// What readers are going to see, with its pin, until they do. Nodes that nobody reads any more are free from then on, and
+    /// used again while they are warm, however long the record waits.
+    unseen: Option<(Version, Pin)>,
+    record: Option<QueuedRecord>,
     /// Length of the record, which is taken when it is written.
     record_bytes: Option<u64>,
-    /// Until the version is published.
-    pin: Option<Pin>,
+    is_hidden: bool,
+    due: Option<Deadline>,
+    outcomes: Vec<Arc<Outcome>>,
+    watch: CommitWatch,
 }
 
 #[derive(Debug)]
@@ -81,6 +95,16 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// So many at the front are being written.
     in_flight: usize,
+    /// So many at the front are published.
+    shown: usize,
+    /// So many that are being written are waited for, and so many of the others.
+    awaited_in_flight: usize,
+    awaited: usize,
+    gathering: Gathering,
+    /// So many groups were begun.
+    groups: usize,
+    /// What need not be durable was shown since the last group was written.
+    has_shown: bool,
     queued_bytes: usize,
     charge: Charge,
     /// The newest version that readers see.
@@ -117,17 +141,25 @@ impl State {
             log.reserve(record.body.len(), record.changes);
             self.count_bytes(record.body.len(), 0);
         }
-        let pin = Some(pins.pin(commit.version.clone()));
-        let record_bytes = commit.record.as_ref().map(|record| record.body.len() as u64);
-        self.waiting.push_back(Waiting { commit, record_bytes, pin });
+        let Queued { version, record, is_hidden, due, outcomes, watch } = commit;
+        let (id, record_bytes) = (version.id, record.as_ref().map(|record| record.body.len() as u64));
+        let pin = pins.pin(version.clone());
+        let unseen = Some((version, pin));
+        self.awaited += usize::from(is_hidden);
+        self.waiting.push_back(Waiting { id, unseen, record, record_bytes, is_hidden, due, outcomes, watch });
         if let Some(failure) = &mut self.failure {
-            let outcomes = self.waiting.back_mut().map(|last| std::mem::take(&mut last.commit.outcomes));
+            let outcomes = self.waiting.back_mut().map(|last| std::mem::take(&mut last.outcomes));
             outcomes.into_iter().flatten().for_each(|outcome| outcome.in_doubt(failure.tell()));
         }
         let told = self.told.len();
         self.publish_ready(pins);
         // Nobody awaits the outcome of this one yet.
         self.told.truncate(told);
+    }
+
+    /// How much memory records may take that nobody waits for.
+    fn queued_bytes_max(&self) -> usize {
+        (self.store.account().delta_bytes_max() / QUEUED_SHARE).clamp(QUEUED_BYTES_DUE, QUEUED_BYTES_MAX)
     }
 
     fn count_bytes(&mut self, added: usize, removed: usize) {
@@ -140,18 +172,19 @@ impl State {
         if self.failure.is_some() {
             return;
         }
-        let shown = self.waiting.partition_point(|waiting| waiting.pin.is_none());
-        for (place, waiting) in self.waiting.iter_mut().enumerate().skip(shown) {
-            if waiting.commit.is_hidden || place < self.in_flight {
+        for (place, waiting) in self.waiting.iter_mut().enumerate().skip(self.shown) {
+            if waiting.is_hidden || place < self.in_flight {
                 break;
             }
-            self.published = waiting.publish(pins, &mut self.told);
+            waiting.publish(pins, &mut self.told);
             waiting.tell(&self.store, false);
+            (self.published, self.shown, self.has_shown) = (waiting.id, place + 1, true);
         }
         while self.in_flight == 0
-            && self.waiting.front().is_some_and(|first| first.pin.is_none() && first.commit.record.is_none())
+            && self.waiting.front().is_some_and(|first| first.unseen.is_none() && first.record.is_none())
         {
             self.waiting.pop_front();
+            self.shown -= 1;
         }
     }
 
@@ -160,8 +193,10 @@ impl State {
         let mut group = Vec::new();
         let mut body_bytes = 0;
         let room = self.writer.as_ref().map(LogWriter::room);
+        self.gathering.begins(self.awaited);
+        self.groups += 1;
         for waiting in &mut self.waiting {
-            let len = waiting.commit.record.as_ref().map_or(0, |record| record.body.len());
+            let len = waiting.record.as_ref().map_or(0, |record| record.body.len());
             // A group goes to the begin of the ring only if its first record had to.
             let wraps = |first: &QueuedRecord| room.is_some_and(|room| !room.fits_at_head(first.body.len()));
             let fits = room.is_none_or(|room| room.fits_at_head(body_bytes + len));
@@ -169,27 +204,31 @@ impl State {
                 break;
             }
             body_bytes += len;
-            group.extend(waiting.commit.record.take());
+            group.extend(waiting.record.take());
             self.in_flight += 1;
+            self.awaited_in_flight += usize::from(waiting.is_hidden);
         }
+        self.awaited -= self.awaited_in_flight;
         self.count_bytes(0, body_bytes);
         group
     }
 
-    /// What was in flight is durable.
-    fn conclude_group(&mut self, pins: &Pins) {
-        let done: Vec<Waiting> = self.waiting.drain(..self.in_flight).collect();
-        self.in_flight = 0;
-        for mut waiting in done {
-            if waiting.pin.is_some() {
-                self.published = waiting.publish(pins, &mut self.told);
+    /// What was in flight is durable, after so long.
+    fn conclude_group(&mut self, pins: &Pins, took: Duration) {
+        self.gathering.ended(std::mem::take(&mut self.awaited_in_flight), self.awaited, took);
+        for mut waiting in self.waiting.drain(..self.in_flight) {
+            if waiting.unseen.is_some() {
+                waiting.publish(pins, &mut self.told);
                 waiting.tell(&self.store, true);
+                self.published = waiting.id;
             }
         }
+        self.shown = self.shown.saturating_sub(self.in_flight);
+        self.in_flight = 0;
         // Groups take less room than their records would have taken each for itself.
         if let (Some(writer), Some(kept)) = (&self.writer, self.log) {
             let mut room = writer.room().needed_from(&kept, self.appended_changes);
-            for record in self.waiting.iter().filter_map(|waiting| waiting.commit.record.as_ref()) {
+            for record in self.waiting.iter().filter_map(|waiting| waiting.record.as_ref()) {
                 room.reserve(record.body.len(), record.changes);
             }
             self.log = Some(room);
@@ -201,7 +240,7 @@ impl State {
         self.in_flight = 0;
         let mut error = Some(error);
         for waiting in &mut self.waiting {
-            for outcome in waiting.commit.outcomes.drain(..) {
+            for outcome in waiting.outcomes.drain(..) {
                 outcome.in_doubt(error.take().unwrap_or(StorageError::Poisoned));
                 self.told.push(outcome);
             }
@@ -209,10 +248,9 @@ impl State {
         self.failure.get_or_insert(error.map_or(Failure::Told, Failure::Untold));
     }
 
-    /// When the next write is due that nobody waits for.
-    fn due(&self) -> Option<Deadline> {
-        let queued = self.waiting.iter().skip(self.in_flight);
-        queued.filter_map(|waiting| waiting.commit.due).min()
+    /// Which of the two groups is the one that was begun last, or the one after it.
+    fn group(&self, is_next: bool) -> usize {
+        (self.groups + usize::from(is_next)) % 2
     }
 }
 
@@ -221,19 +259,17 @@ impl Waiting {
     fn tell(&self, store: &PageStore, is_written: bool) {
         let kind = if self.record_bytes.is_some() { CommitKind::Log } else { CommitKind::Memory };
         let is_durable = is_written && self.record_bytes.is_some();
-        let id = self.commit.version.id;
-        self.commit.watch.committed(store, kind, id, self.record_bytes.unwrap_or(0), is_durable);
+        self.watch.committed(store, kind, self.id, self.record_bytes.unwrap_or(0), is_durable);
     }
 
-    fn publish(&mut self, pins: &Pins, told: &mut Vec<Arc<Outcome>>) -> TransactionId {
-        let id = self.commit.version.id;
-        pins.publish(self.commit.version.clone());
-        self.pin = None;
-        for outcome in self.commit.outcomes.drain(..) {
-            outcome.committed(id);
+    fn publish(&mut self, pins: &Pins, told: &mut Vec<Arc<Outcome>>) {
+        let (version, pin) = self.unseen.take().expect("each is published once");
+        pins.publish(version);
+        drop(pin);
+        for outcome in self.outcomes.drain(..) {
+            outcome.committed(self.id);
             told.push(outcome);
         }
-        id
     }
 }
 
@@ -245,8 +281,9 @@ impl Drop for Panicking<'_> {
         self.0.store.poison();
         let mut state = self.0.state.lock();
         state.fail(StorageError::Poisoned);
-        self.0.changed.notify_all();
-        wake(state);
+        let told = std::mem::take(&mut state.told);
+        self.0.notify(state);
+        wake(told);
     }
 }
 
@@ -267,6 +304,12 @@ impl CommitQueue {
             writer: None,
             waiting: VecDeque::new(),
             in_flight: 0,
+            shown: 0,
+            awaited_in_flight: 0,
+            awaited: 0,
+            gathering: Gathering::new(),
+            groups: 0,
+            has_shown: false,
             queued_bytes: 0,
             charge: Charge::new(store.account()),
             published: pins.published().id,
@@ -275,8 +318,8 @@ impl CommitQueue {
             is_served: false,
             is_ended: false,
         };
-        let (state, changed) = (Mutex::new(state), Condvar::default());
-        Arc::new(Self { store, pins, state, changed, thread: Mutex::new(None) })
+        let (state, changed, groups) = (Mutex::new(state), Condvar::default(), Default::default());
+        Arc::new(Self { store, pins, state, changed, groups, thread: Mutex::new(None) })
     }
 
     /// How much of the log is taken, where there is one.
@@ -323,9 +366,9 @@ impl CommitQueue {
     pub(super) fn lay_out(&self, lay_out: impl Fn(&mut Version)) {
         let mut state = self.state.lock();
         self.pins.replace_published(&lay_out);
-        for waiting in state.waiting.iter_mut().filter(|waiting| waiting.pin.is_some()) {
-            lay_out(&mut waiting.commit.version);
-            waiting.pin = Some(self.pins.pin(waiting.commit.version.clone()));
+        for (version, pin) in state.waiting.iter_mut().filter_map(|waiting| waiting.unseen.as_mut()) {
+            lay_out(version);
+            *pin = self.pins.pin(version.clone());
         }
     }
 
@@ -339,15 +382,15 @@ impl CommitQueue {
 
     /// Queues a commit; whoever calls holds the writer's turn, so that they enter in order.
     pub(super) fn push(self: &Arc<Self>, commit: Queued) {
-        let (mut is_due, is_waited_for) = (commit.due.is_some(), commit.outcomes.is_empty());
+        let (mut is_due, is_hidden) = (commit.due.is_some(), commit.is_hidden);
         let mut state = self.state.lock();
         state.push(commit, &self.pins);
-        // Whoever waits for a commit writes what others left; of those that nobody waits for some thread has to.
-        if !is_waited_for
-            && state.queued_bytes > QUEUED_BYTES_MAX
+        // Whoever waits until a commit is durable writes what others left as well.
+        if !is_hidden
+            && state.queued_bytes > QUEUED_BYTES_DUE
             && let Some(last) = state.waiting.back_mut()
         {
-            last.commit.due.get_or_insert_with(|| Deadline::after(Duration::ZERO));
+            last.due.get_or_insert_with(|| Deadline::after(Duration::ZERO));
             is_due = true;
         }
         drop(state);
@@ -360,20 +403,35 @@ impl CommitQueue {
 
     /// Waits until a version is what it was promised to be, writing whatever has to be written for that.
     pub(super) fn finish(&self, id: TransactionId) -> Result<()> {
-        self.write_while(Wake::Here, |state| state.published < id)?;
+        let mut state = self.state.lock();
+        while state.published < id {
+            if let Some(failure) = &mut state.failure {
+                return Err(failure.tell());
+            }
+            state = if state.in_flight > 0 {
+                let is_in_flight = state.waiting.get(state.in_flight - 1).is_some_and(|last| id <= last.id);
+                self.groups[state.group(!is_in_flight)].wait(state)
+            } else if let Some(until) = state.gathering.waits_until(state.awaited).filter(|until| !until.is_over()) {
+                // Whoever comes last writes it, or whoever finds that time is over.
+                self.groups[state.group(true)].wait_until(state, until)
+            } else {
+                self.lead(state, Wake::Here)
+            };
+        }
+        drop(state);
         // A failure concerns others then: they will learn of it.
-        self.write_while(Wake::Here, |state| state.failure.is_none() && state.queued_bytes > QUEUED_BYTES_MAX)
+        self.write_while(Wake::Here, |state| state.failure.is_none() && state.queued_bytes > state.queued_bytes_max())
     }
 
     /// Has an outcome told once readers see a version that was committed.
     pub(super) fn tell(self: &Arc<Self>, id: TransactionId, outcome: Arc<Outcome>) {
         let mut state = self.state.lock();
-        let place = state.waiting.partition_point(|waiting| waiting.commit.version.id < id);
+        let place = state.waiting.partition_point(|waiting| waiting.id < id);
         let State { published, failure, waiting, .. } = &mut *state;
         match (failure, waiting.get_mut(place)) {
             _ if *published >= id => outcome.committed(id),
             (None, Some(waiting)) => {
-                waiting.commit.outcomes.push(outcome);
+                waiting.outcomes.push(outcome);
                 drop(state);
                 // Somebody else writes, but may not be the one to wake tasks.
                 self.has_thread();
@@ -395,10 +453,10 @@ impl CommitQueue {
 
     /// Makes everything durable that has a record and was queued before.
     pub(super) fn sync(&self) -> Result<()> {
-        let Some(last) = self.state.lock().waiting.back().map(|last| last.commit.version.id) else {
+        let Some(last) = self.state.lock().waiting.back().map(|last| last.id) else {
             return Ok(());
         };
-        let is_before = |first: &Waiting| first.commit.version.id <= last;
+        let is_before = |first: &Waiting| first.id <= last;
         self.write_while(Wake::Here, |state| state.waiting.front().is_some_and(is_before))
     }
 
@@ -409,7 +467,7 @@ impl CommitQueue {
         while state.in_flight > 0 {
             state = self.changed.wait(state);
         }
-        if !is_log_cut && state.waiting.front().is_none_or(|first| first.pin.is_some()) {
+        if !is_log_cut && state.waiting.front().is_none_or(|first| first.unseen.is_some()) {
             return Ok(());
         }
         Err(state.failure.as_mut().map_or(StorageError::Poisoned, Failure::tell))
@@ -420,6 +478,22 @@ impl CommitQueue {
             return Ok(());
         }
         Err(self.state.lock().failure.as_mut().map_or(StorageError::Poisoned, Failure::tell))
+    }
+
+    /// A group was written: those hear of it who wait for it, and one of the next group, who writes that. Gives the lock back
+    /// before, so that whoever wakes need not wait for it.
+    fn notify(&self, mut state: MutexGuard<'_, State>) {
+        let (written, next) = (state.group(false), state.group(true));
+        // What follows and need not be durable was shown with it.
+        let concerns_all = std::mem::take(&mut state.has_shown) || state.failure.is_some();
+        drop(state);
+        self.groups[written].notify_all();
+        if concerns_all {
+            self.groups[next].notify_all();
+        } else {
+            self.groups[next].notify_one();
+        }
+        self.changed.notify_all();
     }
 
     /// Writes as long as something is wanted; says whether nothing failed that was.
@@ -441,6 +515,7 @@ impl CommitQueue {
         let changes: u64 = group.iter().map(|record| record.changes).sum();
         drop(state);
         let panicking = Panicking(self);
+        let watch = Stopwatch::start();
         let outcome = match writer.as_mut().filter(|_| !group.is_empty()) {
             Some(writer) => write(writer, &self.store, group), // the commit point
             None => Ok(()),
@@ -452,70 +527,20 @@ impl CommitQueue {
         match outcome {
             Ok(()) => {
                 state.appended_changes += changes;
-                state.conclude_group(&self.pins);
+                state.conclude_group(&self.pins, watch.elapsed());
             }
             Err(error) => state.fail(error),
         }
-        self.changed.notify_all();
-        if state.told.is_empty() || (told == Wake::Elsewhere && state.is_served) {
-            return state;
-        }
-        wake(state);
+        let is_woken_here = told == Wake::Here || !state.is_served;
+        let told = if is_woken_here { std::mem::take(&mut state.told) } else { Vec::new() };
+        self.notify(state);
+        wake(told);
         self.state.lock()
-    }
-
-    /// Whether a thread writes what is due, which is started where it is needed.
-    fn has_thread(self: &Arc<Self>) -> bool {
-        let mut thread = self.thread.lock();
-        if thread.is_none() {
-            let queue = Arc::clone(self);
-            let started = std::thread::Builder::new().name("cowslip-sync".into()).spawn(move || queue.serve());
-            // Where the system has no thread to spare, whoever commits next, or closes, writes it.
-            *thread = started.inspect_err(|error| log::warn!("no thread for late commits: {error}")).ok();
-            self.state.lock().is_served = thread.is_some();
-        }
-        thread.is_some()
-    }
-
-    fn serve(&self) {
-        let mut state = self.state.lock();
-        loop {
-            if !state.told.is_empty() {
-                wake(state);
-                state = self.state.lock();
-                continue;
-            }
-            if state.is_ended {
-                break;
-            }
-            let due = state.due().filter(|_| state.failure.is_none());
-            state = match due {
-                None => self.changed.wait(state),
-                Some(due) if !due.is_over() => self.changed.wait_until(state, due),
-                Some(_) if state.in_flight > 0 => self.changed.wait(state),
-                Some(_) => self.lead(state, Wake::Here),
-            };
-        }
-        state.is_served = false;
-    }
-
-    /// Ends the thread. What waits and is not durable by then stays so.
-    pub(super) fn end(&self) {
-        self.state.lock().is_ended = true;
-        self.changed.notify_all();
-        let thread = self.thread.lock().take();
-        // A task that it wakes may own the last handle of the database: then it ends when that returns.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
-            // Nothing in it panics but a storage, and that was told as a failure.
-            drop(thread.join());
-        }
     }
 }
 
 /// Wakes the tasks of those who were told, without the lock: what waking runs is not known here.
-fn wake(mut state: MutexGuard<'_, State>) {
-    let told = std::mem::take(&mut state.told);
-    drop(state);
+fn wake(told: Vec<Arc<Outcome>>) {
     for outcome in told {
         // What panics is no part of any commit, and others are to be woken as well.
         if catch_unwind(AssertUnwindSafe(|| outcome.wake())).is_err() {

@@ -360,7 +360,7 @@ fn ten_thousand_small_commits_keep_file_and_log_bounded() {
 fn a_log_gets_longer_where_many_commits_wait_to_be_written_as_one() {
     let storage = SharedBytes::default();
     let builder = Builder::new().test_identity([7; 16]).sync_delay_max(std::time::Duration::from_secs(3600));
-    let db = builder.create_with_storage(storage.clone()).unwrap();
+    let db = builder.create_with_storage(storage).unwrap();
     let mut model = Model::new();
     set(&db, &mut model, 0..4000, 0, 1000);
     let before = db.stats().commits;
