@@ -11,6 +11,7 @@ use crate::base::clock::Deadline;
 use crate::base::error::{Result, StorageError};
 use crate::base::sync::atomic::{AtomicU32, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::delta::layers::Delta;
 use crate::pages::store::PageStore;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub(crate) struct Checkpointer {
 #[derive(Debug)]
 struct State {
     stage: Stage,
+    /// What came into the trees, and is to be let go of.
+    folded: Vec<Delta>,
     commits_left: u32,
     is_ended: bool,
 }
@@ -66,7 +69,7 @@ impl Drop for Panicking<'_> {
 
 impl Checkpointer {
     pub(super) fn new(store: Arc<PageStore>, lag_commits: Option<u32>) -> Arc<Self> {
-        let state = Mutex::new(State { stage: Stage::Idle, commits_left: 0, is_ended: false });
+        let state = Mutex::new(State { stage: Stage::Idle, folded: Vec::new(), commits_left: 0, is_ended: false });
         let (changed, thread, fill) = (Condvar::default(), Mutex::new(None), AtomicU32::new(0));
         Arc::new(Self { store, state, changed, thread, lag_commits, fill })
     }
@@ -108,6 +111,13 @@ impl Checkpointer {
     fn serve(&self) {
         let mut state = self.state.lock();
         loop {
+            let folded = std::mem::take(&mut state.folded);
+            if !folded.is_empty() {
+                drop(state);
+                drop(folded);
+                state = self.state.lock();
+                continue;
+            }
             state = match state.stage {
                 Stage::Frozen(_) => self.run(state),
                 _ if state.is_ended => return,
@@ -131,6 +141,14 @@ impl Checkpointer {
         state.stage = Stage::Done(Box::new(Done { fold: Some(fold), outcome }));
         self.changed.notify_all();
         state
+    }
+
+    /// Lets go of what came into the trees: many small pieces, for which no transaction should wait.
+    pub(super) fn discard(&self, folded: Delta) {
+        if self.thread.lock().is_some() {
+            self.state.lock().folded.push(folded);
+            self.changed.notify_all();
+        }
     }
 
     /// How many threads write at once: few, as long as there is time, because commits use the same device.

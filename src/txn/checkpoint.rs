@@ -409,9 +409,11 @@ impl Fold {
         let trees = Trees { made: version.id, data, forward };
         let named = Named { id: version.id, commit_time_micros: version.commit_time_micros, trees };
         let log = std::mem::replace(log, LogPlan::None);
-        let prepared = prepare(before, writer, &named, sealed, log)?;
+        let mut prepared = prepare(before, writer, &named, sealed, log)?;
         write(&before.store, &prepared, writers)?;
         flip(&before.store, &prepared)?;
+        // Before anybody reads the trees, and while transactions go on: the one that takes the outcome over would wait for it.
+        before.store.install_sealed(&std::mem::take(&mut prepared.sealed));
         Ok(Folded { prepared, dead: writer.take_dead() })
     }
 }
@@ -489,7 +491,7 @@ impl Core {
                 return Err(error);
             }
         };
-        let fold = fold.expect("what succeeded is there");
+        let mut fold = fold.expect("what succeeded is there");
         let Folded { prepared, dead } = folded;
         let trees = prepared.trees;
         conclude(self, durable, prepared);
@@ -510,6 +512,7 @@ impl Core {
         lay_out(&mut durable.head);
         durable.charge_delta();
         self.queue.lay_out(lay_out);
+        self.checkpointer.discard(std::mem::take(&mut fold.version.delta));
         drop(fold);
         self.settle(durable, dead);
         self.measure_fill(durable);
