@@ -3,11 +3,17 @@
 use crate::Result;
 use crate::digest::Digest;
 use crate::engine::{Engine, RowTest};
-use cowslip::{Database, Durability, TableDefinition};
+use cowslip::{CheckpointStats, Database, Durability, TableDefinition};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 const NUMBERS: TableDefinition<u32, u64> = TableDefinition::new("numbers");
+
+/// How often a store is asked whether it works in the background, and how long at most.
+const POLL: Duration = Duration::from_millis(5);
+const SETTLE_MAX: Duration = Duration::from_secs(120);
 
 /// An open Cowslip database.
 #[derive(Debug)]
@@ -139,6 +145,18 @@ impl Engine for Cowslip {
 
     fn compact(&mut self) -> Result<()> {
         self.database.compact()?;
+        Ok(())
+    }
+
+    fn settle(&self) -> Result<()> {
+        let is_busy = |checkpoints: &CheckpointStats| checkpoints.begun > checkpoints.finished + checkpoints.failed;
+        let started = Instant::now();
+        while is_busy(&self.database.stats().checkpoints) {
+            if started.elapsed() > SETTLE_MAX {
+                return Err("cowslip does not come to rest".into());
+            }
+            sleep(POLL);
+        }
         Ok(())
     }
 
