@@ -146,14 +146,14 @@ impl OverlaidTree {
                         Some(below) => below.value().is_some(),
                         None => self.is_in_tree(change.key())?,
                     };
-                    rows += i64::from(change.value().is_some()) - i64::from(had_row);
+                    rows += i32::from(change.value().is_some()) - i32::from(had_row);
                     left -= 1;
                 }
                 range.skip();
             }
         }
         // A damaged count in the catalog is found where all rows are read.
-        Ok(self.root.rows.saturating_add_signed(rows))
+        Ok(self.root.rows.saturating_add_signed(i64::from(rows)))
     }
 
     /// Key and value of the first or the last row.

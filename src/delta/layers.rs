@@ -312,14 +312,14 @@ mod tests {
             let unknown = delta.active.sum().unknown + delta.frozen.sum().unknown;
             let effect = delta.active.sum().rows + delta.frozen.sum().rows;
             if unknown == 0 {
-                prop_assert_eq!(tree.len() as i64 + effect, rows.len() as i64);
+                prop_assert_eq!(tree.len() as i64 + i64::from(effect), rows.len() as i64);
             }
             let all: Vec<_> = delta.changes().map(|row| row.key().to_vec()).collect();
             prop_assert!(all.is_sorted_by(|a, b| a < b));
             prop_assert_eq!(keys(delta.range(Bound::Unbounded, Bound::Unbounded), &mut forward.into_iter()), all);
             let one = TableDelta { active: delta.collapsed(), ..TableDelta::default() };
             prop_assert_eq!(&overlaid(&tree, &one), &rows);
-            prop_assert!(one.active.sum().unknown > 0 || tree.len() as i64 + one.active.sum().rows == rows.len() as i64);
+            prop_assert!(one.active.sum().unknown > 0 || tree.len() as i64 + i64::from(one.active.sum().rows) == rows.len() as i64);
         }
     }
 

@@ -84,7 +84,7 @@ impl Row {
 
     fn sum(&self) -> Sum {
         let (rows, unknown) = match self.effect {
-            Effect::Known(effect) => (i64::from(effect), 0),
+            Effect::Known(effect) => (i32::from(effect), 0),
             Effect::Unknown => (0, 1),
         };
         // A removal brings neither to the tree.
@@ -94,16 +94,17 @@ impl Row {
     }
 }
 
-/// What all changes of a part of a map come to.
+/// What all changes of a part of a map come to. They are short, because each branch has one for each child: memory for changes
+/// is limited so that there are less than 2^31 of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sum {
-    pub(crate) count: u64,
-    /// How many rows there are more than below, without the unknown.
-    pub(crate) rows: i64,
-    /// Changes of which nobody knows whether there was a row.
-    pub(crate) unknown: u64,
     /// Memory.
     pub(crate) bytes: u64,
+    pub(crate) count: u32,
+    /// How many rows there are more than below, without the unknown.
+    pub(crate) rows: i32,
+    /// Changes of which nobody knows whether there was a row.
+    pub(crate) unknown: u32,
     /// Length of the longest key or value of a row that has one, now or before.
     pub(crate) longest: u32,
 }
@@ -300,6 +301,10 @@ impl Map {
         self.sum
     }
 
+    fn len(&self) -> u64 {
+        u64::from(self.sum.count)
+    }
+
     /// The change of a key.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Row> {
         let head = head_of(key);
@@ -353,7 +358,7 @@ impl Map {
                 Node::Leaf(rows) => return rank + rows.partition_point(|row| row.compare(head, key).is_lt()) as u64,
                 Node::Branch(children) => {
                     let place = child_of(children, head, key);
-                    rank += children[..place].iter().map(|child| child.sum.count).sum::<u64>();
+                    rank += children[..place].iter().map(|child| u64::from(child.sum.count)).sum::<u64>();
                     node = &children[place].node;
                 }
             }
@@ -362,13 +367,13 @@ impl Map {
 
     /// The leaf that holds the change at a place, and the place of its first one.
     fn leaf(&self, place: u64) -> Option<(&Arc<Node>, u64)> {
-        let mut node = self.root.as_ref().filter(|_| place < self.sum.count)?;
+        let mut node = self.root.as_ref().filter(|_| place < self.len())?;
         let mut first = 0;
         while let Node::Branch(children) = &**node {
             let mut children = children.iter();
             let child = children.find(|child| {
-                let is_there = place < first + child.sum.count;
-                first += if is_there { 0 } else { child.sum.count };
+                let is_there = place < first + u64::from(child.sum.count);
+                first += if is_there { 0 } else { u64::from(child.sum.count) };
                 is_there
             });
             node = &child.expect("sums are those of what is below").node;
@@ -385,7 +390,7 @@ impl Map {
             Bound::Excluded(key) => above(key),
         };
         let back = match end {
-            Bound::Unbounded => self.sum.count,
+            Bound::Unbounded => self.len(),
             Bound::Included(key) => above(key),
             Bound::Excluded(key) => self.rank(key),
         };

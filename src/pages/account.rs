@@ -15,6 +15,8 @@ const DIRTY_SHARE: usize = 4;
 
 /// Changes that are not yet in the trees may take one part in this many of the whole budget.
 const DELTA_SHARE: usize = 4;
+/// And no more than so much, so that changes can be counted in 32 bits.
+const DELTA_BYTES_MAX: u64 = 64 << 30;
 
 /// What a dirty page takes beside its bytes: its entries in the table of dirty pages and in the lists that are made to
 /// write it, and what the allocator of the process adds.
@@ -69,7 +71,8 @@ impl Account {
 
     /// Bytes of changes that may be laid over the trees.
     pub(crate) fn delta_bytes_max(&self) -> usize {
-        self.bytes_max / DELTA_SHARE
+        let share = self.bytes_max / DELTA_SHARE;
+        usize::try_from(DELTA_BYTES_MAX).map_or(share, |most| share.min(most))
     }
 
     /// Tells the account how many bytes of dirty pages there are.

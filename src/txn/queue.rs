@@ -559,8 +559,10 @@ fn log_growth(before: Option<&LogRoom>, after: Option<&LogRoom>) {
 
 fn write(writer: &mut LogWriter, store: &PageStore, group: Vec<QueuedRecord>) -> Result<()> {
     let count = u32::try_from(group.len()).expect("a group holds few records");
+    let more_bytes = group.iter().skip(1).map(|record| record.body.len()).sum();
     let mut bodies = group.into_iter().map(|record| record.body);
     let mut body = bodies.next().unwrap_or_default();
+    body.reserve_exact(more_bytes);
     bodies.for_each(|more| body.extend_from_slice(&more));
     writer.append(store, &body, count)
 }

@@ -63,7 +63,7 @@ impl Core {
         let longest = if is_long { layout.units_for_bytes(u64::from(sum.longest)) } else { 0 };
         let piece = u32::try_from(longest).unwrap_or(u32::MAX).min(layout.largest_run_units()).max(node_units);
         let is_known = |durable: &Durable, nodes: u64| durable.room.piece_units >= piece && durable.room.nodes >= nodes;
-        let changed = |nodes: u64| changed_nodes(sum.count, nodes);
+        let changed = |nodes: u64| changed_nodes(u64::from(sum.count), nodes);
         if is_known(durable, others + changed(durable.room.tree_nodes)) {
             return Ok(true);
         }

@@ -41,8 +41,8 @@ fn check(map: &Map, model: &Model) {
     let sum = map.root.as_deref().map_or(Sum::default(), check_nodes);
     assert!(sum.longest <= map.sum().longest);
     assert_eq!(sum.without_longest(), map.sum().without_longest());
-    assert_eq!(sum.count, model.len() as u64);
-    assert_eq!(sum.rows, model.values().map(|(_, effect)| i64::from(*effect)).sum::<i64>());
+    assert_eq!(u64::from(sum.count), model.len() as u64);
+    assert_eq!(i64::from(sum.rows), model.values().map(|(_, effect)| i64::from(*effect)).sum::<i64>());
     let expected: Vec<_> = model.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
     assert_eq!(rows(map.range(Bound::Unbounded, Bound::Unbounded)), expected);
     assert!(map.iter().map(Row::key).eq(model.keys()));
@@ -107,7 +107,7 @@ proptest! {
         for number in 0..count {
             map.put(Row::new(&number.to_be_bytes(), None, Effect::Unknown));
         }
-        prop_assert_eq!(map.sum().unknown, u64::from(count));
+        prop_assert_eq!(map.sum().unknown, count);
         let mut range = map.range(Bound::Unbounded, Bound::Unbounded);
         let (mut low, mut high) = (0, count);
         for forward in forward {

@@ -56,7 +56,7 @@ pub(super) fn encode(
     unit_bytes: usize,
 ) -> (Vec<u8>, [u8; CHAIN_BYTES]) {
     let body_bytes = u32::try_from(body.len()).expect("records are far shorter than 4 GiB");
-    let mut out = Encoder::new();
+    let mut out = Encoder::with_capacity((HEADER_BYTES + body.len()).next_multiple_of(unit_bytes));
     out.bytes(&MAGIC)
         .bytes(&nonce[..TAG_BYTES])
         .u64(place.sequence)
