@@ -57,7 +57,8 @@ impl WriteTransaction {
     ///
     /// Cost: for a small transaction one write of 4 KiB or little more, which forces itself to the medium; for a large one
     /// a sequential write of all changed pages and a sync, then one small write and a sync. Now and then a small one pays
-    /// for what those before it left to be written.
+    /// for what those before it left to be written. Where several threads commit at the same time, one waits for the others up
+    /// to the time of a write, and at most a millisecond, so that they share the next.
     ///
     /// # Errors
     /// - [`CommitError::Poisoned`], [`CommitError::TableLeaked`], [`CommitError::Aborted`]: nothing was committed; the

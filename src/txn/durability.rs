@@ -8,8 +8,9 @@
 #[non_exhaustive]
 pub enum Durability {
     /// For nothing: readers see the commit at once, and a crash loses it unless a durable commit, a sync, closing or a checkpoint
-    /// follows, or a MiB of such commits has been written together. What is found after a crash is whole all the same. It is not
-    /// seen before commits that were made before it, and waits for those that wait for the medium.
+    /// follows, or a MiB of such commits has been written together by a thread. What is found after a crash is whole all the
+    /// same. It is not seen before commits that were made before it, and waits for those that wait for the medium, or while that
+    /// thread is several MiB behind.
     None,
     /// For nothing: readers see the commit at once, and it is durable soon: the next durable commit takes it along,
     /// [`Database::sync`](crate::Database::sync) does, and closing, and a thread after

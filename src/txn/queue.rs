@@ -1,7 +1,7 @@
-//! The queue of commits that wait for the medium: whoever waits first writes for all that wait by then.
+//! The queue of commits that wait for the medium: one of those who wait writes for all that wait by then.
 //!
-//! Invariant: versions become durable, and visible, in the order in which they were queued; one that waits is pinned. After
-//! the first failure nothing more becomes durable, and everybody who waits learns of it.
+//! Invariant: versions become durable, and visible, in the order in which they were queued; one that nobody sees yet is pinned.
+//! After the first failure nothing more becomes durable, and everybody who waits learns of it.
 //! Layer 5 (txn). Lock order: whatever transactions lock, then the queue, then the pins. Rules: design.md, "Commit".
 
 mod gather;
@@ -30,6 +30,8 @@ const QUEUED_BYTES_DUE: usize = 1 << 20;
 /// Whoever adds to more than so many waits until they are fewer, or to more than a share of the memory for changes.
 const QUEUED_BYTES_MAX: usize = 8 << 20;
 const QUEUED_SHARE: usize = 4;
+/// An empty queue keeps memory for so many commits.
+const PLACES_KEPT: usize = 64;
 
 /// Commits that wait for the medium, and those that nobody waits for.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ struct Waiting {
     id: TransactionId,
     /// What readers are going to see, with its pin, until they do. Nodes that nobody reads any more are free from then on, and
     /// used again while they are warm, however long the record waits.
-    unseen: Option<(Version, Pin)>,
+    unseen: Option<Box<(Version, Pin)>>,
     record: Option<QueuedRecord>,
     /// Length of the record, which is taken when it is written.
     record_bytes: Option<u64>,
@@ -105,7 +107,10 @@ struct State {
     groups: usize,
     /// What need not be durable was shown since the last group was written.
     has_shown: bool,
+    /// Memory of the records that are not, with their places in the queue.
     queued_bytes: usize,
+    /// The thread was told that they are too many.
+    is_overdue: bool,
     charge: Charge,
     /// The newest version that readers see.
     published: TransactionId,
@@ -139,12 +144,12 @@ impl State {
         if let Some(record) = &commit.record {
             let log = self.log.as_mut().expect("a record was made because there is room in the log");
             log.reserve(record.body.len(), record.changes);
-            self.count_bytes(record.body.len(), 0);
+            self.count_bytes(queued_bytes(record), 0);
         }
         let Queued { version, record, is_hidden, due, outcomes, watch } = commit;
         let (id, record_bytes) = (version.id, record.as_ref().map(|record| record.body.len() as u64));
         let pin = pins.pin(version.clone());
-        let unseen = Some((version, pin));
+        let unseen = Some(Box::new((version, pin)));
         self.awaited += usize::from(is_hidden);
         self.waiting.push_back(Waiting { id, unseen, record, record_bytes, is_hidden, due, outcomes, watch });
         if let Some(failure) = &mut self.failure {
@@ -180,6 +185,14 @@ impl State {
             waiting.tell(&self.store, false);
             (self.published, self.shown, self.has_shown) = (waiting.id, place + 1, true);
         }
+        // What is shown and has no record waits for nothing.
+        while self.waiting.len() > self.in_flight
+            && self.shown == self.waiting.len()
+            && self.waiting.back().is_some_and(|last| last.record.is_none())
+        {
+            self.waiting.pop_back();
+            self.shown -= 1;
+        }
         while self.in_flight == 0
             && self.waiting.front().is_some_and(|first| first.unseen.is_none() && first.record.is_none())
         {
@@ -191,7 +204,8 @@ impl State {
     /// Takes the records of as many commits as one group holds.
     fn take_group(&mut self) -> Vec<QueuedRecord> {
         let mut group = Vec::new();
-        let mut body_bytes = 0;
+        let (mut body_bytes, mut removed_bytes) = (0, 0);
+        self.is_overdue = false;
         let room = self.writer.as_ref().map(LogWriter::room);
         self.gathering.begins(self.awaited);
         self.groups += 1;
@@ -204,12 +218,13 @@ impl State {
                 break;
             }
             body_bytes += len;
+            removed_bytes += waiting.record.as_ref().map_or(0, queued_bytes);
             group.extend(waiting.record.take());
             self.in_flight += 1;
             self.awaited_in_flight += usize::from(waiting.is_hidden);
         }
         self.awaited -= self.awaited_in_flight;
-        self.count_bytes(0, body_bytes);
+        self.count_bytes(0, removed_bytes);
         group
     }
 
@@ -225,6 +240,9 @@ impl State {
         }
         self.shown = self.shown.saturating_sub(self.in_flight);
         self.in_flight = 0;
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to(PLACES_KEPT);
+        }
         // Groups take less room than their records would have taken each for itself.
         if let (Some(writer), Some(kept)) = (&self.writer, self.log) {
             let mut room = writer.room().needed_from(&kept, self.appended_changes);
@@ -263,7 +281,7 @@ impl Waiting {
     }
 
     fn publish(&mut self, pins: &Pins, told: &mut Vec<Arc<Outcome>>) {
-        let (version, pin) = self.unseen.take().expect("each is published once");
+        let (version, pin) = *self.unseen.take().expect("each is published once");
         pins.publish(version);
         drop(pin);
         for outcome in self.outcomes.drain(..) {
@@ -271,6 +289,11 @@ impl Waiting {
             told.push(outcome);
         }
     }
+}
+
+/// Memory that a record takes until it is written.
+fn queued_bytes(record: &QueuedRecord) -> usize {
+    record.body.len() + size_of::<Waiting>()
 }
 
 /// Says that writing failed when it is dropped, as it is where whoever writes panics.
@@ -311,6 +334,7 @@ impl CommitQueue {
             groups: 0,
             has_shown: false,
             queued_bytes: 0,
+            is_overdue: false,
             charge: Charge::new(store.account()),
             published: pins.published().id,
             failure: None,
@@ -366,7 +390,8 @@ impl CommitQueue {
     pub(super) fn lay_out(&self, lay_out: impl Fn(&mut Version)) {
         let mut state = self.state.lock();
         self.pins.replace_published(&lay_out);
-        for (version, pin) in state.waiting.iter_mut().filter_map(|waiting| waiting.unseen.as_mut()) {
+        for unseen in state.waiting.iter_mut().filter_map(|waiting| waiting.unseen.as_mut()) {
+            let (version, pin) = &mut **unseen;
             lay_out(version);
             *pin = self.pins.pin(version.clone());
         }
@@ -388,6 +413,7 @@ impl CommitQueue {
         // Whoever waits until a commit is durable writes what others left as well.
         if !is_hidden
             && state.queued_bytes > QUEUED_BYTES_DUE
+            && !std::mem::replace(&mut state.is_overdue, true)
             && let Some(last) = state.waiting.back_mut()
         {
             last.due.get_or_insert_with(|| Deadline::after(Duration::ZERO));
@@ -396,8 +422,8 @@ impl CommitQueue {
         drop(state);
         if is_due && self.has_thread() {
             self.changed.notify_all();
-        } else if is_due && let Err(error) = self.drain() {
-            log::error!("late commits could not be written: {error}");
+        } else if is_due && !self.drain_untold() {
+            log::error!("late commits could not be written");
         }
     }
 

@@ -72,6 +72,8 @@ mod queue_async;
 #[cfg(test)]
 mod queue_failures;
 #[cfg(test)]
+mod queue_rounds;
+#[cfg(test)]
 mod reuse;
 #[cfg(test)]
 mod sizes;

@@ -95,7 +95,7 @@ fn r18_what_waits_is_charged_until_it_is_written() {
     let before = queue.store.account().charged();
     _ = push(&queue, 1, 3000, true);
     _ = push(&queue, 2, 500, false);
-    assert_eq!(queue.store.account().charged() - before, 3500);
+    assert_eq!(queue.store.account().charged() - before, 3500 + 2 * size_of::<Waiting>());
     queue.drain().unwrap();
     assert_eq!(queue.store.account().charged(), before);
     assert_eq!(queue.pins.held(), [TransactionId::new(2)], "what waited is not pinned any more");
@@ -108,7 +108,7 @@ fn r18_what_nobody_waits_for_is_written_from_a_limit_on_and_whoever_adds_to_more
     let mut added_bytes = 0;
     for id in 1..100 {
         push_waited_for(&queue, id, 50_000, false);
-        added_bytes += 50_000;
+        added_bytes += 50_000 + size_of::<Waiting>();
         queue.finish(TransactionId::new(id)).unwrap();
         let queued_bytes = queue.state.lock().queued_bytes;
         if added_bytes <= QUEUED_BYTES_DUE {
@@ -125,6 +125,21 @@ fn r18_what_nobody_waits_for_is_written_from_a_limit_on_and_whoever_adds_to_more
 }
 
 #[test]
+fn r18_commits_in_memory_take_no_place_behind_a_record_that_waits() {
+    let queue = started();
+    push_waited_for(&queue, 1, 40, false);
+    let watch = CommitWatch::new(&queue.store);
+    for id in 2..100 {
+        let version = version(id);
+        queue.push(Queued { version, record: None, is_hidden: false, due: None, outcomes: Vec::new(), watch });
+    }
+    assert_eq!((queue.pins.published().id.get(), queue.state.lock().waiting.len()), (99, 1));
+    push_waited_for(&queue, 100, 40, true);
+    queue.finish(TransactionId::new(100)).unwrap();
+    assert_eq!((queue.pins.published().id.get(), queue.state.lock().waiting.len()), (100, 0));
+}
+
+#[test]
 fn a_group_is_no_longer_than_a_reader_believes() {
     let queue = started();
     for id in 1..=3 {
@@ -132,7 +147,7 @@ fn a_group_is_no_longer_than_a_reader_believes() {
     }
     let mut state = queue.state.lock();
     assert_eq!((state.take_group().len(), state.in_flight), (2, 2));
-    assert_eq!(state.queued_bytes, BODY_BYTES_MAX / 2);
+    assert_eq!(state.queued_bytes, BODY_BYTES_MAX / 2 + size_of::<Waiting>());
 }
 
 #[test]
